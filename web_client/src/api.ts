@@ -1,0 +1,113 @@
+/**
+ * The one interface between what people see (page/) and what runs the model (worker/): tagged messages, both ways.
+ * Everything heavy (WebSocket, tokenizer, weights, WebGPU) lives behind it.
+ */
+
+export type Backend = 'webgpu' | 'wasm' | 'none';
+export type Variant = 'float32' | 'float16' | 'int8' | 'int4' | 'int4f16';
+export type Wire = 'float16' | 'float32';
+
+export interface EngineOptions {
+  /** Origin of the server, for example `http://127.0.0.1:8000`. */
+  readonly server: string;
+  /** Number of blocks to run here, or `auto` to let the planner choose. */
+  readonly split: 'auto' | number;
+  /** `auto` tries WebGPU, then wasm, then none. */
+  readonly backend: 'auto' | Backend;
+  /** `auto` takes the smallest variant that this backend runs well. */
+  readonly variant: 'auto' | Variant;
+  readonly wire: Wire;
+}
+
+export interface ChatMessage {
+  readonly role: 'system' | 'user' | 'assistant';
+  readonly content: string;
+}
+
+export interface Sampling {
+  readonly temperature: number;
+  readonly topP: number;
+  readonly topK: number;
+  readonly minP: number;
+  readonly repetitionPenalty: number;
+  readonly seed: number | null;
+}
+
+export type Command =
+  | { readonly type: 'connect'; readonly options: EngineOptions }
+  /** Answer the conversation; `ask` is this answer's number, chosen by the page, increasing. */
+  | {
+      readonly type: 'ask';
+      readonly ask: number;
+      readonly messages: readonly ChatMessage[];
+      readonly sampling: Sampling;
+      readonly maxTokens: number;
+      readonly stop: readonly string[];
+    }
+  | { readonly type: 'stop'; readonly ask: number }
+  /** Ask for a `diagnostics` event. */
+  | { readonly type: 'diagnose' };
+
+export type Phase = 'connecting' | 'downloading' | 'compiling' | 'measuring' | 'ready' | 'disconnected';
+
+export interface SplitState {
+  readonly split: number;
+  readonly blocks: number;
+  readonly backend: Backend;
+  readonly variant: Variant;
+  readonly wire: Wire;
+  /** The planner's sentence. */
+  readonly reason: string;
+  readonly feasible: boolean;
+  /** Share of the server's work saved, 0 to 1. */
+  readonly savedFraction: number;
+  readonly rttMs: number;
+  readonly predictedTtftMs: number;
+  readonly predictedTpotMs: number;
+}
+
+export interface AnswerStats {
+  readonly tokens: number;
+  /** Milliseconds from the question to the first token, as seen here. */
+  readonly ttftMs: number | null;
+  /** Milliseconds per token after the first, as seen here. */
+  readonly tpotMs: number | null;
+  readonly serverBlocksRun: number;
+  readonly serverBlocksSaved: number;
+}
+
+export type FinishReason = 'stop' | 'stop_string' | 'length' | 'cancelled';
+
+export interface Diagnostics {
+  /** Null when there is no WebGPU adapter or it is not used. */
+  readonly adapter: { readonly vendor: string; readonly architecture: string; readonly shaderF16: boolean } | null;
+  readonly backend: Backend;
+  readonly split: number;
+  /** How many times each block ran here, by block index. */
+  readonly blockRuns: readonly number[];
+  /** Where the newest keys and values of each loaded block are: `gpu-buffer` or `cpu`. */
+  readonly kvLocations: readonly string[];
+  readonly crossOriginIsolated: boolean;
+  /** Lines for a bug report. */
+  readonly log: readonly string[];
+}
+
+export type EngineEvent =
+  /** What is going on; the byte counts are there while downloading. */
+  | { readonly type: 'phase'; readonly phase: Phase; readonly doneBytes: number; readonly totalBytes: number; readonly blocksReady: number }
+  | { readonly type: 'split'; readonly state: SplitState }
+  /** One plain sentence a person should see, such as a fall back to wasm. */
+  | { readonly type: 'notice'; readonly code: string; readonly sentence: string }
+  /** More text of answer `ask`. */
+  | { readonly type: 'text'; readonly ask: number; readonly text: string }
+  /** The answer is complete; `text` is all of it (a stop string is cut off). */
+  | { readonly type: 'finished'; readonly ask: number; readonly text: string; readonly finishReason: FinishReason; readonly stats: AnswerStats }
+  /** An answer failed (`ask` set) or the engine cannot go on (`ask` null). */
+  | { readonly type: 'failed'; readonly ask: number | null; readonly code: string; readonly sentence: string }
+  | { readonly type: 'diagnostics'; readonly diagnostics: Diagnostics };
+
+/** The engine as the page sees it: in a worker in the product, in memory in tests of the page. */
+export interface ChatEngine {
+  post(command: Command): void;
+  listen(listener: (event: EngineEvent) => void): void;
+}
