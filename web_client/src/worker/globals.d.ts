@@ -1,0 +1,2 @@
+/** Where the page's server has the runtime's files, with a slash at the end; vite.config.ts fills it in. */
+declare const __ORT_FOLDER__: string;

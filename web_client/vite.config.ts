@@ -1,0 +1,46 @@
+import { createReadStream } from 'node:fs';
+import { copyFile, mkdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { Plugin } from 'vite';
+import { defineConfig } from 'vitest/config';
+
+const here = fileURLToPath(new URL('.', import.meta.url));
+const output = join(here, '../backend/splitllm/_page');
+const runtime = join(here, 'node_modules/onnxruntime-web');
+const { version } = JSON.parse(await readFile(join(runtime, 'package.json'), 'utf8')) as { version: string };
+
+/** 27 MB that must keep their names (the glue loads the wasm by name): a folder with the version lets them be cached for good. */
+const runtimeFolder = `ort/${version}`;
+const runtimeFiles = { 'ort-wasm-simd-threaded.asyncify.mjs': 'text/javascript', 'ort-wasm-simd-threaded.asyncify.wasm': 'application/wasm' };
+
+function onnxRuntimeFiles(): Plugin {
+  return {
+    name: 'onnx-runtime-files',
+    configureServer(server) {
+      for (const [name, type] of Object.entries(runtimeFiles)) {
+        server.middlewares.use(`/${runtimeFolder}/${name}`, (_request, response) => {
+          response.setHeader('content-type', type);
+          createReadStream(join(runtime, 'dist', name)).pipe(response);
+        });
+      }
+    },
+    async writeBundle() {
+      await mkdir(join(output, runtimeFolder), { recursive: true });
+      for (const name of Object.keys(runtimeFiles)) await copyFile(join(runtime, 'dist', name), join(output, runtimeFolder, name));
+    },
+  };
+}
+
+export default defineConfig({
+  root: here,
+  // `splitllm serve` beside it: the page of the development server asks this one for everything that is not a file of the page.
+  server: { proxy: { '/v1': { target: 'http://127.0.0.1:8000', ws: true }, '/bundle': 'http://127.0.0.1:8000' } },
+  define: { __ORT_FOLDER__: JSON.stringify(`/${runtimeFolder}/`) },
+  // The first condition keeps the wasm out of the script bundle; the others are vite's own.
+  resolve: { conditions: ['onnxruntime-web-use-extern-wasm', 'module', 'browser', 'development|production'] },
+  plugins: [onnxRuntimeFiles()],
+  worker: { format: 'es' },
+  build: { outDir: output, emptyOutDir: true, target: 'es2022', assetsInlineLimit: 0, rolldownOptions: { input: join(here, 'index.html') } },
+  test: { root: here, include: ['test/**/*.test.ts'], environment: 'node' },
+});
