@@ -9,8 +9,6 @@ const impure = ['Date', 'performance', 'WebSocket', 'fetch', 'setTimeout', 'setI
 const runtime = { group: ['onnxruntime-web', 'onnxruntime-web/*', 'onnxruntime-common'], message: 'Only src/worker/ort.ts imports the runtime.' };
 const imports = (...patterns) => ({ 'no-restricted-imports': ['error', { patterns: [runtime, ...patterns] }] });
 
-const behindTheInterface = ['**/protocol/**', '**/session/**', '**/bundle/**', '**/text/**', '**/worker/**'];
-
 export default tseslint.config(
   { ignores: ['node_modules', ...generated] },
   { files: ['**/*.mjs'], extends: [tseslint.configs.recommended] },
@@ -54,10 +52,10 @@ export default tseslint.config(
   { files: ['src/worker/ort.ts'], rules: { 'no-restricted-imports': ['error', { patterns: [{ group: ['**/page/**'], message: 'The engine does not know the page.' }] }] } },
   {
     files: ['src/page/**/*.ts'],
-    rules: imports({ group: behindTheInterface, message: 'The page knows the engine by src/api.ts only; page/main.ts starts it.' }),
+    rules: {
+      ...imports({ group: ['**/protocol/**', '**/session/**', '**/bundle/**', '**/text/**', '**/worker/**'], message: 'The page knows the engine by src/api.ts only.' }),
+      'no-restricted-globals': ['error', { name: 'Worker', message: 'page/engine.ts starts the engine.' }],
+    },
   },
-  {
-    files: ['src/page/main.ts'],
-    rules: imports({ group: [...behindTheInterface, '!**/worker/start'], message: 'main.ts imports worker/start and nothing else of the engine.' }),
-  },
+  { files: ['src/page/engine.ts'], rules: { 'no-restricted-globals': 'off' } },
 );

@@ -62,7 +62,7 @@ export interface Turn {
    */
   stop: string[];
   /**
-   * @maxItems 1000000
+   * @maxItems 262144
    */
   seen_ids: number[];
 }
