@@ -119,7 +119,7 @@ WIRE_CODES: dict[str, str] = {
     "server_full": "no session slot is free",
     "kv_exhausted": "not enough KV memory is left for the session's token limit",
     "context_overflow": "prompt and answer do not fit the session's token limit",
-    "turn_refused": "the turn's numbers contradict the session (turn order, start, sampling)",
+    "turn_refused": "the turn's numbers contradict the session (turn order, start, sampling, seen ids)",
     "wrong_dtype": "a frame whose dtype is not the one agreed in `plan`",
     "wrong_shape": "a frame with the wrong number of rows or columns",
     "not_finite": "hidden states with NaN or infinity",

@@ -89,7 +89,7 @@ def encode_frame(frame: Frame) -> bytes:
     if values.ndim != 2 or not values.size or (frame.kind is not Kind.HIDDEN and values.shape[1] != 1):
         raise ValueError(f"a frame of kind {frame.kind.name} cannot have the shape {values.shape}")
     rows, columns = values.shape
-    if not 1 <= frame.turn < 2**32 or not 0 <= frame.position <= _LIMIT - rows or values.nbytes > _LIMIT:
+    if not 1 <= frame.turn <= _LIMIT or not 0 <= frame.position <= _LIMIT - rows or values.nbytes > _LIMIT:
         raise ValueError("turn, position or size of the frame is out of range")
     header = HEADER.pack(MAGIC, VERSION, frame.kind, dtype, 0, frame.turn, frame.position, rows, columns, values.nbytes, 0)
     return header + values.astype(_NUMPY[dtype], copy=False).tobytes()
@@ -120,8 +120,8 @@ def decode_frame(data: bytes) -> Frame:
         raise _malformed(f"kind {kind.name.lower()} cannot carry {dtype.name.lower()}")
     if flags:
         raise _malformed("flags are not 0")
-    if turn < 1:
-        raise _malformed("turn is 0")
+    if not 1 <= turn <= _LIMIT:
+        raise _malformed(f"turn {turn} is out of range")
     if rows < 1 or rows > _LIMIT or position + rows > _LIMIT:
         raise _malformed(f"{rows} rows from position {position} are out of range")
     if columns < 1 or columns > _LIMIT or (kind is not Kind.HIDDEN and columns != 1):

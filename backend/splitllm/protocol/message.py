@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import functools
 import json
+import math
+import sys
 from collections.abc import Mapping
-from typing import Any, Literal, NoReturn
+from typing import Any, Final, Literal, NoReturn
 
 import jsonschema
 
 from ..errors import ProtocolError
 from ..resources import schema
+
+#: Bounds of `seen_ids`, as in the schema (a test compares them).
+_MAX_IDS: Final = 262144
+_MAX_INTEGER: Final = 2**31 - 1
 
 Sender = Literal["client", "server"]
 Message = dict[str, Any]
@@ -42,23 +48,34 @@ def decode_message(text: str | bytes, sender: Sender) -> Message:
     """
     try:
         decoded = text.decode("utf-8") if isinstance(text, bytes) else text
-        decoded.encode("utf-8")  # lone surrogates have no UTF-8 form
         message = json.loads(decoded, object_pairs_hook=_object, parse_constant=_no_constant)
-    except ProtocolError:
-        raise
+        return _checked(message, sender)
     except (ValueError, RecursionError) as error:
-        raise _malformed(f"it is not JSON ({type(error).__name__})") from None
+        raise _malformed(f"it is not JSON that can be read ({type(error).__name__})") from None
+
+
+def _checked(message: Any, sender: Sender) -> Message:
     if not isinstance(message, dict):
         raise _malformed("it is not a JSON object")
     message_type = message.get("type")
     if not isinstance(message_type, str) or message_type not in _SENT_BY[sender]:
         raise _malformed(f"`type` is none of {', '.join(sorted(_SENT_BY[sender]))}")
-    problem = jsonschema.exceptions.best_match(_validator(message_type).iter_errors(message))
+    plain: Message = _plain(message)
+    problem = jsonschema.exceptions.best_match(_validator(message_type).iter_errors(_without_ids(plain)))
     if problem is not None:
         where = ".".join(str(step) for step in problem.absolute_path) or message_type
         raise _malformed(f"`{where}`: {problem.message[:300]}")
-    _refuse_surrogates(message)
-    return _whole_numbers(message)  # type: ignore[no-any-return]  # a dict stays a dict
+    return plain
+
+
+def _without_ids(message: Message) -> Message:
+    """The message with `seen_ids` checked and emptied: a schema validator takes seconds for a long list of ids."""
+    ids = message.get("seen_ids")
+    if not isinstance(ids, list):
+        return message
+    if len(ids) > _MAX_IDS or any(type(token) is not int or not 0 <= token <= _MAX_INTEGER for token in ids):
+        raise _malformed(f"`seen_ids` holds at most {_MAX_IDS} whole numbers of 0 to {_MAX_INTEGER}")
+    return {**message, "seen_ids": []}
 
 
 def _object(pairs: list[tuple[str, Any]]) -> Message:
@@ -72,29 +89,21 @@ def _no_constant(name: str) -> NoReturn:
     raise _malformed(f"{name} is not JSON")
 
 
-def _refuse_surrogates(value: Any) -> None:
-    """JSON escapes can smuggle lone surrogates in, which no UTF-8 output can carry."""
+def _plain(value: Any) -> Any:
+    """The value as the schema means it: 1.0 is the integer 1, numbers are finite, strings have a UTF-8 form."""
     if isinstance(value, str):
-        try:
-            value.encode("utf-8")
-        except UnicodeEncodeError:
-            raise _malformed("a string holds half a surrogate pair") from None
+        value.encode("utf-8")  # a lone surrogate, escaped or not, has none: UnicodeEncodeError is a ValueError
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise _malformed("a number is too large")
+        if value.is_integer() and abs(value) < 2**53:
+            return int(value)
+    elif isinstance(value, int) and abs(value) > sys.float_info.max:
+        raise _malformed("a number is too large")
     elif isinstance(value, dict):
-        for item in value.values():
-            _refuse_surrogates(item)
+        return {_plain(key): _plain(item) for key, item in value.items()}
     elif isinstance(value, list):
-        for item in value:
-            _refuse_surrogates(item)
-
-
-def _whole_numbers(value: Any) -> Any:
-    """JSON Schema counts 1.0 as an integer; Python code that indexes with it does not."""
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        return int(value)
-    if isinstance(value, dict):
-        return {key: _whole_numbers(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_whole_numbers(item) for item in value]
+        return [_plain(item) for item in value]
     return value
 
 

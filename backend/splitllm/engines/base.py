@@ -1,0 +1,72 @@
+"""The seam between scheduling and computing.
+
+An engine holds keys and values of many sessions in rows, and runs pieces of work on them. It knows nothing of connections,
+turns or sampling. Nothing here assumes that the engine lives in this process.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+
+from ..slots import Move
+from ..types import BlockTimes, Float32Array, ModelSpec
+from ..work import Batch
+
+
+class Engine(abc.ABC):
+    """Runs the blocks `[split, blocks)` and the head for many sessions. Used by one thread at a time."""
+
+    spec: ModelSpec
+    rows: int
+    capacity: int  # positions a row can hold
+
+    @abc.abstractmethod
+    def run(self, batch: Batch) -> Sequence[Float32Array | None]:
+        """Compute a batch: for each of `batch.works` the logits float32[vocab_size], or None where not wanted.
+
+        Decode works hold one position each, in different rows, which must be sorted by split in row order.
+
+        Raises:
+            ValueError: work that lies outside the rows or their capacity (a fault of the caller).
+        """
+
+    @abc.abstractmethod
+    def move(self, moves: Sequence[Move]) -> None:
+        """Copy rows, in order."""
+
+    @abc.abstractmethod
+    def clear(self, row: int) -> None:
+        """Forget what a row holds and overwrite it, so that no later session can read it."""
+
+    @abc.abstractmethod
+    def measure(self) -> BlockTimes:
+        """Time blocks and head on this machine. Only while no session is open."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Give back memory and threads."""
+
+
+def check_batch(engine: Engine, batch: Batch) -> None:
+    """Refuse a batch that would write outside its rows; every engine calls this first.
+
+    Raises:
+        ValueError: naming what is wrong.
+    """
+    rows = [work.row for work in batch.works]
+    if len(set(rows)) != len(rows):
+        raise ValueError("a row stands twice in one batch")
+    for work in batch.works:
+        if not 0 <= work.row < engine.rows:
+            raise ValueError(f"row {work.row} is outside 0..{engine.rows - 1}")
+        if work.position < 0 or work.position + work.tokens > engine.capacity:
+            raise ValueError(f"positions up to {work.position + work.tokens} are outside the capacity {engine.capacity}")
+        expected = (work.tokens,) if work.split == 0 else (work.tokens, engine.spec.hidden_size)
+        if work.values.shape != expected or work.tokens < 1:
+            raise ValueError(f"work of shape {work.values.shape} where {expected} is needed")
+    if any(work.tokens != 1 for work in batch.decode):
+        raise ValueError("decode work holds one position")
+    order = sorted(batch.decode, key=lambda work: work.row)
+    if any(a.split > b.split for a, b in zip(order, order[1:], strict=False)):
+        raise ValueError("decode rows are not sorted by split")

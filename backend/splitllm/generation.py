@@ -1,0 +1,75 @@
+"""One answer as it grows: drawing tokens and knowing when to stop. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .sampler import sample
+from .types import FinishReason, Float32Array, SamplingParams
+
+#: A character takes at most four bytes, and a byte-level token holds at least one.
+_TOKENS_PER_CHARACTER = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A token, and whether the answer ends with it. An end token ends it silently: nobody is to see it."""
+
+    token: int
+    finish: FinishReason | None = None
+    stop_string: str | None = None
+    ends_silently: bool = False
+
+
+class Generation:
+    """The state of one answer."""
+
+    def __init__(
+        self,
+        sampling: SamplingParams,
+        *,
+        max_tokens: int,
+        end_tokens: Sequence[int],
+        stop: Sequence[str] = (),
+        seen_ids: Sequence[int] = (),
+        decode: Callable[[Sequence[int]], str] | None = None,
+        generator: np.random.Generator | None = None,
+    ) -> None:
+        """`decode` turns ids into text, needed when `stop` is given; `generator` is needed when temperature is above 0."""
+        if stop and decode is None:
+            raise ValueError("stop strings need a decoder")
+        self._sampling = sampling
+        self._max_tokens = max_tokens
+        self._end_tokens = frozenset(end_tokens)
+        self._stop = tuple(stop)
+        self._seen = set(seen_ids)
+        self._decode = decode
+        self._generator = generator
+        self.tokens: list[int] = []
+
+    def draw(self, logits: Float32Array) -> Drawn:
+        """Draw the next token from logits float32[vocab_size]."""
+        token = sample(logits, self._sampling, self._seen, self._generator)
+        if token in self._end_tokens:
+            return Drawn(token, FinishReason.STOP, ends_silently=True)
+        self.tokens.append(token)
+        if self._sampling.repetition_penalty != 1:
+            self._seen.add(token)
+        stop_string = self._found_stop_string()
+        if stop_string is not None:
+            return Drawn(token, FinishReason.STOP_STRING, stop_string)
+        if len(self.tokens) >= self._max_tokens:
+            return Drawn(token, FinishReason.LENGTH)
+        return Drawn(token)
+
+    def _found_stop_string(self) -> str | None:
+        """The stop string that the newest token completed; of several, the one that begins first."""
+        if not self._stop or self._decode is None:
+            return None
+        window = _TOKENS_PER_CHARACTER * max(map(len, self._stop)) + 2 * _TOKENS_PER_CHARACTER
+        text = self._decode(self.tokens[-window:])
+        found = [(text.index(stop), stop) for stop in self._stop if stop in text]
+        return min(found)[1] if found else None

@@ -1,0 +1,167 @@
+"""The engine's thread: schedule, run, complete, again and again.
+
+The event loop never touches scheduler or engine; it sends commands, and gets events back on the loop. That keeps the
+loop free while the runtime computes (it releases the GIL), and leaves the state machines to one thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from numpy.typing import NDArray
+
+from .engines.base import Engine
+from .generation import Generation
+from .scheduler import Event, Scheduler
+from .slots import Move
+
+log = logging.getLogger(__name__)
+
+EventHandler = Callable[[Event], None]
+_Command = Callable[[], None]
+
+
+class Runner:
+    """Owns one engine, its scheduler and its thread."""
+
+    def __init__(self, engine: Engine, *, on_fault: Callable[[BaseException], None] | None = None) -> None:
+        """`on_fault` is called on the loop when the engine's thread dies; sessions can then not go on."""
+        self.engine = engine
+        self._scheduler = Scheduler(engine.rows, engine.spec.blocks)
+        self._commands: queue.SimpleQueue[_Command | None] = queue.SimpleQueue()
+        self._handlers: dict[str, EventHandler] = {}
+        self._on_fault = on_fault
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self.fault: BaseException | None = None
+
+    # -- on the event loop --------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread; call it on the event loop that is to get the events."""
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._main, name="splitllm-engine", daemon=True)
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Finish the tick in work and end the thread."""
+        self._commands.put(None)
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the thread runs and has met no fault."""
+        return self._thread is not None and self._thread.is_alive() and self.fault is None
+
+    def open(self, session: str, split: int, handler: EventHandler) -> None:
+        """Seat a session; the caller has made sure that a row is free. `handler` gets its events, on the loop."""
+        self._handlers[session] = handler
+        self._commands.put(lambda: self._move(self._scheduler.open(session, split)))
+
+    def resplit(self, session: str, split: int) -> None:
+        """Change a session's split between two turns."""
+        if session in self._handlers:
+            self._commands.put(lambda: self._resplit(session, split))
+
+    def begin(self, session: str, turn: int, *, start: int, prompt_end: int, generation: Generation) -> None:
+        """Begin a turn."""
+        now_ms = _now_ms()
+        if session in self._handlers:
+            self._commands.put(
+                lambda: self._scheduler.begin(
+                    session, turn, start=start, prompt_end=prompt_end, generation=generation, now_ms=now_ms
+                )
+            )
+
+    def feed(self, session: str, turn: int, position: int, values: NDArray[Any]) -> None:
+        """Hand over rows of a turn: int32[T] ids, or hidden states [T, hidden_size]."""
+        if session in self._handlers:
+            self._commands.put(lambda: self._scheduler.feed(session, turn, position, values))
+
+    def cancel(self, session: str, turn: int) -> None:
+        """End a turn at the next tick."""
+        if session in self._handlers:
+            self._commands.put(lambda: self._scheduler.cancel(session, turn))
+
+    def close(self, session: str) -> None:
+        """Forget a session; no event of it comes after this call."""
+        if self._handlers.pop(session, None) is not None:
+            self._commands.put(lambda: self._close(session))
+
+    # -- on the engine's thread ---------------------------------------------------------------------------------------
+
+    def _main(self) -> None:
+        try:
+            busy = False
+            while self._take_commands(wait=not busy):
+                busy = self._tick()
+        except BaseException as error:
+            self.fault = fault = error  # `error` is unbound when the except clause ends, before the loop gets to it
+            log.exception("the engine's thread ends")
+            if self._on_fault is not None:
+                on_fault = self._on_fault
+                self._call(lambda: on_fault(fault))
+
+    def _take_commands(self, *, wait: bool) -> bool:
+        """Carry out what the loop asked for, waiting for the first if there is nothing else to do; False means stop."""
+        try:
+            while True:
+                command = self._commands.get(block=wait)
+                if command is None:
+                    return False
+                command()
+                wait = False
+        except queue.Empty:
+            return True
+
+    def _tick(self) -> bool:
+        """One tick; returns whether anything ran, so that there may be more."""
+        self._deliver(self._scheduler.end_cancelled())
+        batch, sessions = self._scheduler.schedule(_now_ms())
+        if not sessions:
+            return False
+        logits = self.engine.run(batch)
+        self._deliver(self._scheduler.complete(batch, sessions, logits))
+        return True
+
+    def _close(self, session: str) -> None:
+        self.engine.clear(self._scheduler.row(session))
+        self._move(self._scheduler.close(session))
+        self._clear_freed_row()
+
+    def _resplit(self, session: str, split: int) -> None:
+        self._move(self._scheduler.resplit(session, split))
+        self._clear_freed_row()
+
+    def _clear_freed_row(self) -> None:
+        """When a row goes, the others close ranks: the free one is the last, and still holds what moved out of it."""
+        self.engine.clear(self._scheduler.occupied)
+
+    def _move(self, moves: list[Move]) -> None:
+        if moves:
+            self.engine.move(moves)
+
+    def _deliver(self, events: list[Event]) -> None:
+        if events:
+            self._call(lambda: self._dispatch(events))
+
+    def _call(self, function: Callable[[], None]) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(function)
+
+    def _dispatch(self, events: list[Event]) -> None:
+        for event in events:
+            handler = self._handlers.get(event.session)
+            if handler is not None:
+                handler(event)
+
+
+def _now_ms() -> float:
+    return 1000 * time.monotonic()

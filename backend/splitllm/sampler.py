@@ -1,0 +1,96 @@
+"""Drawing the next token from logits. Pure: the random generator is an argument.
+
+The order of the steps is the usual one: repetition penalty, temperature, top-k, top-p, min-p.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+
+from .errors import TurnError
+from .types import Float32Array, SamplingParams
+
+
+def check_sampling(params: SamplingParams) -> None:
+    """Refuse parameters that have no meaning.
+
+    Raises:
+        TurnError: `turn_refused`, naming the parameter and its range.
+    """
+    ranges = (
+        (0 <= params.temperature < np.inf, "temperature must be 0 (greedy) or more"),
+        (0 < params.top_p <= 1, "top_p must be above 0 and at most 1"),
+        (params.top_k >= 0, "top_k must be 0 (off) or more"),
+        (0 <= params.min_p <= 1, "min_p must be between 0 and 1"),
+        (0 < params.repetition_penalty < np.inf, "repetition_penalty must be above 0"),
+    )
+    for holds, sentence in ranges:
+        if not holds:
+            raise TurnError(f"The sampling settings cannot be used: {sentence}.", code="turn_refused")
+
+
+def sample(
+    logits: Float32Array, params: SamplingParams, seen: Collection[int], generator: np.random.Generator | None
+) -> int:
+    """One token id.
+
+    Args:
+        logits: float32[vocab_size]; not changed.
+        params: how to draw; temperature 0 is argmax (lowest id on a tie).
+        seen: ids in the conversation so far, for the repetition penalty (Keskar et al. 2019, CTRL, section 4.1).
+        generator: source of randomness; only needed when temperature is above 0.
+    """
+    scores = _penalised(logits, params.repetition_penalty, seen)
+    if params.temperature == 0 or generator is None:
+        return int(np.argmax(scores))
+    probabilities = _softmax(scores.astype(np.float64) / params.temperature)
+    probabilities = _keep_top_k(probabilities, params.top_k)
+    probabilities = _keep_top_p(probabilities, params.top_p)
+    probabilities = _keep_min_p(probabilities, params.min_p)
+    cumulative = np.cumsum(probabilities)
+    drawn = generator.random() * cumulative[-1]
+    return int(np.searchsorted(cumulative, drawn, side="right").clip(0, len(cumulative) - 1))
+
+
+def _penalised(logits: Float32Array, penalty: float, seen: Collection[int]) -> Float32Array:
+    if penalty == 1 or not seen:
+        return logits
+    scores = logits.copy()
+    ids = np.fromiter(seen, np.int64, len(seen))
+    values = scores[ids]
+    scores[ids] = np.where(values < 0, values * penalty, values / penalty)
+    return scores
+
+
+def _softmax(scores: np.ndarray) -> np.ndarray:
+    weights = np.exp(scores - scores.max())
+    return np.asarray(weights / weights.sum())
+
+
+def _keep_top_k(probabilities: np.ndarray, top_k: int) -> np.ndarray:
+    """Zero all but the k most likely; on a tie at the border all tied tokens stay."""
+    if not 0 < top_k < len(probabilities):
+        return probabilities
+    border = np.partition(probabilities, -top_k)[-top_k]
+    return np.where(probabilities < border, 0.0, probabilities)
+
+
+def _keep_top_p(probabilities: np.ndarray, top_p: float) -> np.ndarray:
+    """Keep the smallest set of likeliest tokens whose mass reaches top_p (Holtzman et al. 2019)."""
+    if top_p >= 1:
+        return probabilities
+    order = np.argsort(-probabilities, kind="stable")
+    mass_before = np.cumsum(probabilities[order]) - probabilities[order]
+    kept = np.zeros_like(probabilities)
+    chosen = order[mass_before < top_p * probabilities.sum()]
+    kept[chosen] = probabilities[chosen]
+    return kept
+
+
+def _keep_min_p(probabilities: np.ndarray, min_p: float) -> np.ndarray:
+    """Keep tokens at least min_p times as likely as the likeliest (Nguyen et al. 2024)."""
+    if min_p == 0:
+        return probabilities
+    return np.where(probabilities < min_p * probabilities.max(), 0.0, probabilities)

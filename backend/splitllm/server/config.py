@@ -1,0 +1,36 @@
+"""What an operator can set. The command line fills it in; nothing else reads argv or the environment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..types import Sla
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """Settings of one server.
+
+    kv_memory_bytes: keys and values of all sessions together; None takes what max_sessions full sessions need.
+    idle_timeout_s: a session that sends nothing for so long is closed.
+    up_bytes_per_ms, down_bytes_per_ms: bandwidth assumed of a client's link; latency is measured per session.
+    """
+
+    bundle: Path
+    page: Path | None = None
+    host: str = "127.0.0.1"
+    port: int = 8000
+    sla: Sla = field(default_factory=Sla)
+    max_sessions: int = 32
+    kv_memory_bytes: int | None = None
+    allowed_origins: tuple[str, ...] = ()
+    idle_timeout_s: float = 600.0
+    threads: int | None = None
+    up_bytes_per_ms: float = 1250.0
+    down_bytes_per_ms: float = 6250.0
+
+    #: Rows a frame may hold; a client sends chunks of types.PREFILL_CHUNK, some room is left for others.
+    max_rows: int = 256
+    #: Seconds the server waits for a client to take what it is sent.
+    send_timeout_s: float = 30.0

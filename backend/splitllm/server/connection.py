@@ -1,0 +1,273 @@
+"""One WebSocket connection: carries out what the session's state machine asks for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import statistics
+import struct
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from aiohttp import WSMessage, WSMsgType, web
+
+from ..errors import MachineError, ProtocolError, SplitLLMError
+from ..generation import Generation
+from ..protocol import Frame, Kind, TurnRequest, encode_frame, encode_message
+from ..runner import Runner
+from ..scheduler import Event
+from ..session import Action, Begin, Cancel, Close, Feed, Greeting, Plan, Send, SendToken, ServerSession, State
+from ..text import TextCodec
+from .config import ServerConfig
+from .planning import Admission
+
+log = logging.getLogger(__name__)
+
+_PING_EVERY_S = 5.0
+_FIRST_PINGS = 3
+_FIRST_PONG_S = 2.0
+_OUTBOX_LIMIT = 256
+_RTT_SAMPLES = 16
+_PING = struct.Struct("<Q")
+_CLOSE_CODES = {"shutting_down": 1001, "message_too_large": 1009, "internal": 1011}
+
+
+class RoundTrip:
+    """Round trip of one connection, from pings that this server sent and timed.
+
+    A client can make its round trip look longer by answering late, which only costs itself; it cannot make it shorter,
+    because a ping's payload is random.
+    """
+
+    def __init__(self) -> None:
+        self._sent: dict[bytes, float] = {}
+        self._samples: deque[float] = deque(maxlen=_RTT_SAMPLES)
+        self.first = asyncio.Event()
+
+    def ping(self, now: float) -> bytes:
+        """Payload of a ping sent at `now` (seconds)."""
+        payload = _PING.pack(secrets.randbits(64))
+        self._sent[payload] = now
+        if len(self._sent) > _RTT_SAMPLES:  # a peer that answers none must not make us remember all
+            self._sent.pop(next(iter(self._sent)))
+        return payload
+
+    def pong(self, payload: bytes, now: float) -> None:
+        """Note a pong; one that answers no ping of ours is ignored."""
+        sent = self._sent.pop(payload, None)
+        if sent is not None:
+            self._samples.append(1000 * (now - sent))
+            self.first.set()
+
+    @property
+    def ms(self) -> float:
+        """Median of the latest samples in milliseconds; 0 before the first."""
+        return statistics.median(self._samples) if self._samples else 0.0
+
+
+class Connection:
+    """Shell around one ServerSession."""
+
+    def __init__(
+        self, socket: web.WebSocketResponse, *, greeting: Greeting, config: ServerConfig, runner: Runner,
+        admission: Admission, codec: TextCodec,
+    ) -> None:
+        self._socket, self._config, self._runner = socket, config, runner
+        self._admission, self._codec = admission, codec
+        self._machine = ServerSession(greeting)
+        self._id = secrets.token_hex(16)
+        self._open = False
+        self._rtt = RoundTrip()
+        self._outbox: asyncio.Queue[str | bytes | Close] = asyncio.Queue()
+        self._unread: deque[WSMessage] = deque()
+        self._last_heard = time.monotonic()
+
+    async def serve(self) -> None:
+        """Serve the connection until either side ends it."""
+        tasks = [asyncio.create_task(self._write()), asyncio.create_task(self._watch())]
+        reader = asyncio.create_task(self._read())
+        try:
+            await asyncio.wait([reader, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            for task in (reader, *tasks):
+                if task.done() and not task.cancelled() and task.exception() is not None:
+                    log.error("session %s failed", self._id, exc_info=task.exception())
+                    await self._last_words(MachineError("The server had an internal fault; try again."))
+        finally:
+            self._release()
+            for task in (reader, *tasks):
+                task.cancel()
+            await asyncio.gather(reader, *tasks, return_exceptions=True)
+
+    def shut_down(self) -> None:
+        """Tell the client that the server stops."""
+        error = ProtocolError("The server is stopping; connect again in a moment.", code="shutting_down")
+        self._post(self._machine.fail(error))
+
+    def lose_engine(self) -> None:
+        """Tell the client that the engine met a fault."""
+        error = ProtocolError("The server's engine stopped; its operator must restart it.", code="internal")
+        self._post(self._machine.fail(error))
+
+    # -- three tasks --------------------------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        while True:
+            message = self._unread.popleft() if self._unread else await self._socket.receive()
+            now = time.monotonic()
+            if message.type is WSMsgType.PONG:
+                self._rtt.pong(bytes(message.data), now)
+            elif message.type is WSMsgType.PING:
+                await self._socket.pong(message.data)
+            elif message.type is WSMsgType.TEXT:
+                self._last_heard = now
+                await self._carry_out(self._machine.receive_text(message.data, 1000 * now))
+            elif message.type is WSMsgType.BINARY:
+                self._last_heard = now
+                await self._carry_out(self._machine.receive_binary(message.data))
+            else:  # closed by the peer, or broken
+                return
+            if self._machine.state is State.CLOSED or self._outbox.qsize() > _OUTBOX_LIMIT:
+                await self._outbox.join()  # a peer that asks for more than it reads has to wait
+            if self._machine.state is State.CLOSED:
+                return
+
+    async def _write(self) -> None:
+        while True:
+            item = await self._outbox.get()
+            try:
+                async with asyncio.timeout(self._config.send_timeout_s):
+                    if isinstance(item, Close):
+                        code = 1000 if item.error is None else _CLOSE_CODES.get(item.error.code, 1008)
+                        await self._socket.close(code=code, message=(item.error.code if item.error else "").encode())
+                        return
+                    if isinstance(item, str):
+                        await self._socket.send_str(item)
+                    else:
+                        await self._socket.send_bytes(item)
+            except (TimeoutError, ConnectionError):
+                return  # the client is gone, or does not read; serve() ends the connection
+            finally:
+                self._outbox.task_done()
+
+    async def _watch(self) -> None:
+        """Ping for the round trip; end a session that fell silent."""
+        sent = 0
+        while True:
+            now = time.monotonic()
+            if now - self._last_heard > self._config.idle_timeout_s:
+                error = ProtocolError("The session was silent for too long; reconnect to go on.", code="idle_timeout")
+                self._post(self._machine.fail(error))
+                await self._outbox.join()
+                return
+            try:
+                await self._socket.ping(self._rtt.ping(now))
+            except ConnectionError:
+                return
+            sent += 1
+            await asyncio.sleep(0.05 if sent < _FIRST_PINGS else min(_PING_EVERY_S, self._config.idle_timeout_s))
+
+    # -- actions ------------------------------------------------------------------------------------------------------
+
+    async def _carry_out(self, actions: Sequence[Action]) -> None:
+        for action in actions:
+            if isinstance(action, Plan):
+                await self._plan(action)
+            else:
+                self._do(action)
+
+    def _post(self, actions: Sequence[Action]) -> None:
+        """Carry out actions none of which is a plan."""
+        for action in actions:
+            self._do(action)
+
+    def _do(self, action: Action) -> None:
+        match action:
+            case Send(message):
+                self._outbox.put_nowait(encode_message(message))
+            case SendToken(turn, position, token):
+                frame = Frame(Kind.TOKEN, turn, position, np.array([[token]], np.int32))
+                self._outbox.put_nowait(encode_frame(frame))
+            case Begin(request):
+                self._runner.begin(
+                    self._id,
+                    request.turn,
+                    start=request.start,
+                    prompt_end=request.prompt_end,
+                    generation=self._generation(request),
+                )
+            case Feed(turn, position, values):
+                self._runner.feed(self._id, turn, position, values)
+            case Cancel(turn):
+                self._runner.cancel(self._id, turn)
+            case Close():
+                self._release()
+                self._outbox.put_nowait(action)
+            case Plan():
+                raise AssertionError("plans are awaited")
+
+    async def _plan(self, action: Plan) -> None:
+        if not self._open and not self._rtt.first.is_set():
+            # The first pong may come behind the client's `open`; a client that answers no ping waits for nothing.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_FIRST_PONG_S):
+                    await self._await_pong()
+        request = action.request
+        try:
+            plan = self._admission.plan(request, self._rtt.ms)
+            max_tokens = self._machine.max_tokens if self._open else request.max_tokens
+            self._admission.admit(self._id, plan.split, max_tokens)
+        except SplitLLMError as error:
+            self._post(self._machine.refused(error))
+            return
+        if self._open:
+            if plan.split != self._machine.split:
+                self._runner.resplit(self._id, plan.split)
+        else:
+            self._open = True
+            self._runner.open(self._id, plan.split, self._on_event)
+        log.info("session %s: %s", self._id[:8], plan.reason)
+        self._post(self._machine.planned(self._id, plan, request, self._rtt.ms))
+
+    async def _await_pong(self) -> None:
+        """Pongs come through the reader that waits here, so read on until the first; the rest waits its turn."""
+        while not self._rtt.first.is_set():
+            message = await self._socket.receive()
+            if message.type is WSMsgType.PONG:
+                self._rtt.pong(bytes(message.data), time.monotonic())
+                continue
+            self._unread.append(message)
+            if len(self._unread) > _FIRST_PINGS or message.type not in (WSMsgType.TEXT, WSMsgType.PING):
+                return
+
+    def _generation(self, request: TurnRequest) -> Generation:
+        room = self._machine.max_tokens - request.prompt_end
+        return Generation(
+            request.sampling,
+            max_tokens=min(request.max_tokens, room),
+            end_tokens=self._runner.engine.spec.end_tokens,
+            stop=request.stop,
+            seen_ids=request.seen_ids,
+            decode=self._codec.decode,
+            generator=np.random.default_rng(request.sampling.seed) if request.sampling.temperature > 0 else None,
+        )
+
+    def _on_event(self, event: Event) -> None:
+        self._post(self._machine.receive_event(event, 1000 * time.monotonic()))
+
+    def _release(self) -> None:
+        if self._open:
+            self._open = False
+            self._runner.close(self._id)
+            self._admission.release(self._id)
+
+    async def _last_words(self, error: SplitLLMError) -> None:
+        actions: list[Any] = self._machine.fail(error)
+        for action in actions:
+            if isinstance(action, Send) and not self._socket.closed:
+                await self._socket.send_str(encode_message(action.message))
+        await self._socket.close(code=1011)

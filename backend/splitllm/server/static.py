@@ -1,0 +1,114 @@
+"""Files over HTTP: the page, its runtime, and the bundle. ETag and Range come from aiohttp's FileResponse."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from ..bundle import MANIFEST_NAME, Bundle
+
+_TYPES: Final = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".mjs": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".ico": "image/x-icon",
+    ".wasm": "application/wasm",
+    ".json": "application/json",
+    ".webmanifest": "application/manifest+json",
+    ".onnx": "application/octet-stream",
+    ".bin": "application/octet-stream",
+    ".sha256": "application/octet-stream",
+}
+#: Cross-origin isolation allows wasm threads; the policy allows nothing from elsewhere, and no inline script.
+_HEADERS: Final = {
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Embedder-Policy": "require-corp",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:; style-src 'self'; "
+        "connect-src 'self' ws: wss:; img-src 'self' data:; manifest-src 'self'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+#: These carry their content's hash or version in the path, so they never change.
+_IMMUTABLE_PREFIXES: Final = ("/assets/", "/ort/")
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name, without port, is this machine."""
+    return host in ("localhost", "127.0.0.1", "::1") or host.startswith("127.")
+
+
+def host_guard(bound_host: str, allowed_origins: tuple[str, ...]) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+    """Middleware: refuses requests for other host names and from other sites' pages.
+
+    A server on a loopback address answers only when asked for by a loopback name; else any web site could point its own
+    name at 127.0.0.1 and read from it (DNS rebinding). A page of another origin may not open a session.
+    """
+    allowed_hosts = {urlsplit(origin).netloc for origin in allowed_origins}
+
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        host = urlsplit(f"//{request.host}")
+        if is_loopback(bound_host) and not is_loopback(host.hostname or "") and request.host not in allowed_hosts:
+            raise web.HTTPMisdirectedRequest(text="This server does not answer for that host name; see --allowed-origin.\n")
+        origin = request.headers.get("Origin")
+        if origin is not None and origin not in allowed_origins and urlsplit(origin).netloc != request.host:
+            raise web.HTTPForbidden(text="Pages of that origin may not use this server; see --allowed-origin.\n")
+        return await handler(request)
+
+    return guard
+
+
+async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """Signal handler (on_response_prepare): headers that every response carries."""
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)
+    immutable = request.path.startswith(_IMMUTABLE_PREFIXES) and response.status in (200, 206, 304)
+    response.headers.setdefault("Cache-Control", "public, max-age=31536000, immutable" if immutable else "no-cache")
+
+
+def bundle_handler(bundle: Bundle) -> Handler:
+    """`GET /bundle/{name}`: the manifest, and the files it lists; nothing else of the folder."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        name = request.match_info["name"]
+        if name == MANIFEST_NAME:
+            # The bytes that were checked at start, not what may lie there now.
+            etag = f'"{bundle.identity}"'
+            if request.headers.get("If-None-Match") == etag:
+                return web.Response(status=304, headers={"ETag": etag})
+            return web.Response(body=bundle.manifest_bytes, content_type="application/json", headers={"ETag": etag})
+        if name not in bundle.manifest.files:
+            raise web.HTTPNotFound(text="The bundle has no such file.\n")
+        return _file(bundle.folder / name)
+
+    return handle
+
+
+def page_handler(folder: Path) -> Handler:
+    """`GET /` and below: the built page, by a list of its files made at start."""
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()}
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        path = files.get(request.match_info["path"] or "index.html")
+        if path is None:
+            raise web.HTTPNotFound(text="No such page.\n")
+        return _file(path)
+
+    return handle
+
+
+def _file(path: Path) -> web.FileResponse:
+    return web.FileResponse(path, headers={"Content-Type": _TYPES.get(path.suffix, "application/octet-stream")})

@@ -1,0 +1,97 @@
+"""Text to token ids and back: tokenizer, chat template, and decoding while tokens still arrive."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import jinja2.sandbox
+from tokenizers import Tokenizer
+
+from .errors import BundleError, UsageError
+
+_REPLACEMENT = "\ufffd"
+#: Tokens decoded again with each new one, so that a character spread over several tokens comes out whole.
+_CONTEXT_TOKENS = 8
+
+
+class TextCodec:
+    """Tokenizer and chat template of one model."""
+
+    def __init__(self, tokenizer_file: Path, chat_template: str, special: Mapping[str, str | None]) -> None:
+        try:
+            self._tokenizer = Tokenizer.from_file(str(tokenizer_file))
+        except Exception as error:  # the library raises bare Exception
+            raise BundleError(f"{tokenizer_file.name} cannot be read as a tokenizer ({error}); export the bundle again") from None
+        self._special = {key: value or "" for key, value in special.items()}
+        try:
+            self._template = _environment().from_string(chat_template)
+        except jinja2.TemplateError as error:
+            raise BundleError(f"the chat template cannot be read ({error}); export the bundle again") from None
+
+    def render(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True) -> str:
+        """The conversation as the model was trained to read it."""
+        try:
+            return self._template.render(
+                messages=list(messages), add_generation_prompt=add_generation_prompt, **self._special
+            )
+        except (jinja2.TemplateError, TypeError) as error:
+            raise UsageError(f"the chat template refuses this conversation: {error}") from None
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids; nothing is added that the text does not hold."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of token ids; special tokens are left out."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Token ids of a conversation whose next message is the assistant's."""
+        return self.encode(self.render(messages))
+
+
+class StreamDecoder:
+    """Decodes token by token; gives text only once its characters are complete."""
+
+    def __init__(self, codec: TextCodec) -> None:
+        self._codec = codec
+        self._ids: list[int] = []
+        self._start = 0  # first id of the window that is decoded again
+        self._given = 0  # ids whose text was given
+
+    def push(self, token: int) -> str:
+        """Text that this token completes, possibly none."""
+        self._ids.append(token)
+        before = self._codec.decode(self._ids[self._start : self._given])
+        now = self._codec.decode(self._ids[self._start :])
+        if len(now) <= len(before) or now.endswith(_REPLACEMENT):
+            return ""
+        self._start, self._given = max(self._start, self._given - _CONTEXT_TOKENS), len(self._ids)
+        return now[len(before) :]
+
+    def finish(self) -> str:
+        """What is left: text of tokens that never became a whole character."""
+        before = self._codec.decode(self._ids[self._start : self._given])
+        now = self._codec.decode(self._ids[self._start :])
+        self._given = len(self._ids)
+        return now[len(before) :]
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    """Templates come with models from strangers, hence the sandbox; the settings are those templates expect."""
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"], autoescape=False
+    )
+    environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
+    environment.globals["raise_exception"] = _raise_exception
+    return environment
+
+
+def _raise_exception(message: str) -> Any:
+    raise jinja2.TemplateError(message)
