@@ -1,0 +1,101 @@
+"""The numeric gate: a bundle's chain of blocks against the logits of transformers. What differs is not published."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from splitllm.bundle import Bundle
+from splitllm.errors import ExportError
+from splitllm.types import Float32Array, TokenArray
+
+from .chain import BlockRun, Plan, embed, make_plan, run_head
+
+#: Largest difference of a logit that rounding may explain in float32.
+TOLERANCE: Final = 1e-4
+
+#: Logits `float32[n, vocab]` of the reference model for `int32[n]` token ids.
+Reference = Callable[[TokenArray], Float32Array]
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """How far a variant is from the reference over all positions of the plan."""
+
+    max_abs_error: float
+    top1_agreement: float
+
+    def as_manifest(self) -> dict[str, float]:
+        """Two significant digits: what rounding does beyond that differs from machine to machine."""
+        return {"max_abs_error": float(f"{self.max_abs_error:.1e}"), "top1_agreement": round(self.top1_agreement, 3)}
+
+
+def check_numbers(
+    bundle: Bundle,
+    reference: Reference,
+    *,
+    prompt: Sequence[int] = (),
+    every_split: bool = False,
+    progress: Progress | None = None,
+) -> Mapping[str, Figures]:
+    """Run every variant of the bundle and compare: blocks [0, k) in the variant, the rest and the head in float32.
+
+    k is the number of blocks, so that all of them are used; with `every_split` each k is run and the worst counts.
+
+    Raises:
+        ExportError: code `export_mismatch`, when float32 differs by more than `TOLERANCE` or any variant is not finite.
+    """
+    plan = make_plan(bundle.spec.vocab_size, bundle.spec.max_context, prompt)
+    expected = [reference(tokens) for tokens in plan.tokens]
+    if not all(np.isfinite(logits).all() for logits in expected):
+        raise ExportError("the model itself gives logits that are not finite", code="export_mismatch")
+    found: dict[str, Figures] = {}
+    for variant, chains in _run_splits(bundle, plan, every_split=every_split, progress=progress).items():
+        figures = [_compare(variant, plan, run_head(bundle, hidden), expected) for hidden in chains]
+        found[variant] = Figures(max(f.max_abs_error for f in figures), min(f.top1_agreement for f in figures))
+    error = found["float32"].max_abs_error
+    if error > TOLERANCE:
+        raise ExportError(
+            f"the exported blocks differ from transformers by {error:.2g} on the logits, {TOLERANCE:.0e} is allowed",
+            code="export_mismatch",
+        )
+    return found
+
+
+def _run_splits(
+    bundle: Bundle, plan: Plan, *, every_split: bool, progress: Progress | None
+) -> dict[str, list[list[Float32Array]]]:
+    """Hidden states before the head, for every variant and every split that is asked for.
+
+    Split k of a variant runs its blocks [0, k) in that variant and the others in float32; for float32 itself all
+    splits run the very same blocks, so one chain stands for all of them.
+    """
+    blocks, start = bundle.spec.blocks, embed(bundle, plan)
+    running = {variant: {blocks: start} for variant in bundle.block_variants}
+    for index in range(blocks):
+        opened = {variant: BlockRun(bundle, index, variant) for variant in bundle.block_variants}
+        for variant, chains in running.items():
+            if every_split and variant != "float32":
+                chains[index] = chains[blocks]  # split `index` leaves the variant here
+            for split, hidden in chains.items():
+                chains[split] = opened[variant if index < split else "float32"].run(plan, hidden)
+        if progress:
+            progress("checking block", index + 1, blocks)
+    return {variant: list(chains.values()) for variant, chains in running.items()}
+
+
+def _compare(variant: str, plan: Plan, logits: list[Float32Array], expected: list[Float32Array]) -> Figures:
+    worst, same, total = 0.0, 0, 0
+    for step, got in zip(plan.steps, logits, strict=True):
+        if not np.isfinite(got).all():
+            raise ExportError(f"the {variant} blocks give logits that are not finite", code="export_mismatch")
+        for index, (row, past) in enumerate(step.positions()):
+            want = expected[row][past : past + step.count]
+            worst = max(worst, float(np.abs(got[index] - want).max()))
+            same += int((got[index].argmax(-1) == want.argmax(-1)).sum())
+            total += step.count
+    return Figures(worst, same / total)

@@ -1,0 +1,93 @@
+"""Float32 weights -> 4-bit weights: every `MatMul` with a constant matrix becomes a `MatMulNBits` node.
+
+Blocks of 32 along K, symmetric around 8, one float32 scale a block; activations stay float32.
+Operator: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.MatMulNBits
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from splitllm.errors import ExportError
+from splitllm.types import Float32Array
+
+from .graph import initializers
+
+BLOCK: Final = 32
+#: Shrinking the scale clips a block's largest value and serves the others better; the best of these wins.
+_SHRINK: Final = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75)
+#: 0 computes in float32. 4 (int8 activations) is faster on some CPUs and cost 0.06 of error on the logits.
+_ACCURACY_LEVEL: Final = 0
+
+
+def quantize(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of the model with 4-bit weights.
+
+    Raises:
+        ExportError: a matrix whose input width is no multiple of 32.
+    """
+    quantized: onnx.ModelProto = onnx.ModelProto.FromString(model.SerializeToString())
+    graph = quantized.graph
+    tensors = initializers(graph)
+    for place, node in enumerate(list(graph.node)):
+        if node.op_type != "MatMul" or node.input[1] not in tensors or len(tensors[node.input[1]].dims) != 2:
+            continue
+        weight = numpy_helper.to_array(tensors[node.input[1]])
+        k, n = weight.shape
+        if k % BLOCK:
+            raise ExportError(
+                f"{node.name} is {k} wide, 4-bit weights come in blocks of {BLOCK}; export with --client-dtype float32"
+            )
+        packed, scales = pack(np.ascontiguousarray(weight.T, dtype=np.float32))
+        new = [
+            numpy_helper.from_array(packed, f"{node.name}.packed"),
+            numpy_helper.from_array(scales, f"{node.name}.scales"),
+        ]
+        attributes: dict[str, Any] = {"K": k, "N": n, "bits": 4, "block_size": BLOCK, "accuracy_level": _ACCURACY_LEVEL}
+        inputs = [node.input[0], *(tensor.name for tensor in new)]
+        graph.node.remove(node)
+        graph.node.insert(
+            place,
+            helper.make_node("MatMulNBits", inputs, node.output, node.name, domain="com.microsoft", **attributes),
+        )
+        index = next(i for i, tensor in enumerate(graph.initializer) if tensor.name == node.input[1])
+        del graph.initializer[index]
+        for offset, tensor in enumerate(new):
+            graph.initializer.insert(index + offset, tensor)
+    return quantized
+
+
+def pack(weight: Float32Array) -> tuple[NDArray[np.uint8], Float32Array]:
+    """`weight` float32[N, K] -> packed uint8[N, K / 32, 16] (even element in the low half), scales float32[N, K / 32].
+
+    A weight is (q - 8) · scale with q in 0..15. The scale carries the sign of the block's largest value, so that this
+    value gets the one level that has no counterpart (q = 0).
+    """
+    n, k = weight.shape
+    blocks = weight.reshape(n, k // BLOCK, BLOCK)
+    largest = np.take_along_axis(blocks, np.abs(blocks).argmax(-1, keepdims=True), -1)
+    best_error = np.full(largest.shape, np.inf, np.float32)
+    best_scale = np.zeros_like(largest)
+    best_level = np.full(blocks.shape, 8, np.uint8)
+    for shrink in _SHRINK:
+        scale = largest / np.float32(-8 / shrink)
+        inverse = np.divide(1, scale, out=np.zeros_like(scale), where=scale != 0)
+        level = np.clip(np.rint(blocks * inverse) + 8, 0, 15)
+        error = np.square((level - 8) * scale - blocks).sum(-1, keepdims=True)
+        better = error < best_error
+        best_error = np.where(better, error, best_error)
+        best_scale = np.where(better, scale, best_scale)
+        best_level = np.where(better, level.astype(np.uint8), best_level)
+    packed = best_level[..., 0::2] | (best_level[..., 1::2] << 4)
+    return np.ascontiguousarray(packed), np.ascontiguousarray(best_scale[..., 0])
+
+
+def unpack(packed: NDArray[np.uint8], scales: Float32Array) -> Float32Array:
+    """The float32[N, K] matrix that `pack`'s result stands for."""
+    levels = np.stack([packed & 15, packed >> 4], -1).reshape(*packed.shape[:2], BLOCK).astype(np.float32)
+    return ((levels - 8) * scales[..., None]).reshape(packed.shape[0], -1).astype(np.float32)

@@ -1,0 +1,187 @@
+"""The checkpoint and its tokenizer: what they are, whether they may be exported, and one line when they may not."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+import transformers
+
+from splitllm.errors import ExportError, UsageError
+from splitllm.types import SamplingParams
+
+from .quiet import first_line
+
+#: Families whose bundles are known to compute what transformers computes, in prefill, chunks and batches.
+SUPPORTED: Final = frozenset({"llama"})
+_hub: Any = transformers  # only half of it has types
+_HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_DECODERS: Final = ("ForCausalLM", "LMHeadModel")
+_GREETING: Final = [{"role": "user", "content": "Hello! What is the capital of France, and why do cats purr?"}]
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """What turns messages into token ids and back. `prompt` is a short rendered conversation as ids."""
+
+    tokenizer_json: str
+    chat_template: str
+    bos_token: str | None
+    eos_token: str | None
+    end_tokens: tuple[int, ...]
+    prompt: tuple[int, ...]
+
+
+def read_config(source: str | Path) -> Any:
+    """The model's config, if its family is supported; no weight is read.
+
+    Raises:
+        UsageError: no such folder, file or model.
+        ExportError: a model that is known but cannot be exported.
+    """
+    _check_place(source)
+    try:
+        config = _hub.AutoConfig.from_pretrained(str(source), trust_remote_code=False)
+    except OSError as error:
+        raise _not_found(source, error) from error
+    except Exception as error:  # what a foreign config raises is up to transformers
+        raise ExportError(
+            f"{source}: config.json is not one that transformers can read ({first_line(error)})"
+        ) from error
+    architectures = config.architectures or []
+    if config.is_encoder_decoder or (architectures and not any(a.endswith(_DECODERS) for a in architectures)):
+        kind = architectures[0] if architectures else config.model_type
+        raise ExportError(
+            f"{source} is a {kind}, not a decoder that generates text; nothing in it can be split by blocks"
+        )
+    if config.model_type not in SUPPORTED:
+        known = ", ".join(sorted(SUPPORTED))
+        raise ExportError(f"{source}: {config.model_type} models are not supported yet; this version exports {known}")
+    if getattr(config, "quantization_config", None):
+        raise ExportError(
+            f"{source} is already quantized; export the original weights, --client-dtype int4 quantizes them"
+        )
+    return config
+
+
+def load_model(source: str | Path, config: Any) -> Any:
+    """The model in float32, from safetensors only; every weight must be there.
+
+    Raises:
+        ExportError: the weights are missing, incomplete, damaged or stored as pickle.
+    """
+    if Path(source).is_dir() and not any(Path(source).glob("*.safetensors")):
+        raise ExportError(
+            f"{source} has no *.safetensors; weights stored as pickle are not read, "
+            "save the model with safe_serialization=True"
+        )
+    try:
+        model, report = _hub.AutoModelForCausalLM.from_pretrained(
+            str(source),
+            config=config,
+            dtype=torch.float32,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except OSError as error:
+        raise ExportError(f"{source}: no safetensors weights can be read ({first_line(error)})") from error
+    except Exception as error:  # damaged weights raise whatever the reader of that part raises
+        raise ExportError(f"{source}: the weights cannot be read ({first_line(error)})") from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ExportError(
+            f"{source}: the checkpoint lacks {len(missing)} weights, {missing[0]} for one; it is incomplete"
+        )
+    return model.eval()
+
+
+def read_texts(source: str | Path, config: Any, chat_template: str | None) -> Texts:
+    """Tokenizer, chat template and end tokens. `chat_template` replaces the tokenizer's own.
+
+    Raises:
+        ExportError: there is no fast tokenizer, no chat template, or no token that ends an answer.
+    """
+    try:
+        tokenizer = _hub.AutoTokenizer.from_pretrained(str(source), trust_remote_code=False, use_fast=True)
+    except Exception as error:  # the same as for configs
+        raise ExportError(f"{source}: no tokenizer can be read ({first_line(error)})") from error
+    if not tokenizer.is_fast:
+        raise ExportError(f"{source} has no fast tokenizer (tokenizer.json), which the browser needs; convert it first")
+    if len(tokenizer) > config.vocab_size:
+        raise ExportError(f"{source}: the tokenizer knows {len(tokenizer)} tokens, the model {config.vocab_size}")
+    template = chat_template or tokenizer.chat_template
+    if isinstance(template, dict):
+        template = template.get("default")
+    if not template:
+        raise ExportError(
+            f"{source} has no chat template; give one with --chat-template FILE (Jinja, see docs/exporting.md)"
+        )
+    try:
+        prompt = tokenizer.apply_chat_template(_GREETING, chat_template=template, add_generation_prompt=True)
+    except Exception as error:  # a template is a program; it may fail in any way
+        raise ExportError(f"{source}: the chat template fails on one user message ({first_line(error)})") from error
+    ends = _end_tokens(source, config, tokenizer)
+    return Texts(
+        tokenizer_json=tokenizer.backend_tokenizer.to_str(),
+        chat_template=template,
+        bos_token=tokenizer.bos_token,
+        eos_token=tokenizer.eos_token,
+        end_tokens=ends,
+        prompt=tuple(prompt),
+    )
+
+
+def read_generation(source: str | Path, config: Any) -> SamplingParams:
+    """How the model's authors sample; greedy unless they say otherwise."""
+    generation = _generation(source, config)
+    penalty = float(generation.repetition_penalty or 1.0)
+    if not generation.do_sample:
+        return SamplingParams(repetition_penalty=penalty)
+    return SamplingParams(
+        temperature=float(generation.temperature if generation.temperature is not None else 1.0),
+        top_p=float(generation.top_p or 1.0),
+        top_k=int(generation.top_k or 0),
+        repetition_penalty=penalty,
+    )
+
+
+def _generation(source: str | Path, config: Any) -> Any:
+    try:
+        return _hub.GenerationConfig.from_pretrained(str(source))
+    except (OSError, ValueError):  # most models have none; then the config says it
+        return _hub.GenerationConfig.from_model_config(config)
+
+
+def _end_tokens(source: str | Path, config: Any, tokenizer: Any) -> tuple[int, ...]:
+    """What generation_config.json (else config.json) ends on, and the tokenizer's own end."""
+    stated = _generation(source, config).eos_token_id
+    ends = list(stated) if isinstance(stated, list | tuple) else [stated]
+    ends = sorted({int(token) for token in [*ends, tokenizer.eos_token_id] if token is not None})
+    ends = [token for token in ends if token < config.vocab_size]
+    if not ends:
+        raise ExportError(f"{source} names no token that ends an answer; set eos_token_id in generation_config.json")
+    return tuple(ends)
+
+
+def _check_place(source: str | Path) -> None:
+    path = Path(source)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise UsageError(f"{source} holds no config.json; give a folder in Hugging Face's layout")
+    elif path.exists():
+        raise UsageError(f"{source} is a file; give the folder that holds config.json and the weights")
+    elif not _HUB_ID.fullmatch(str(source)):
+        raise UsageError(f"{source}: no such folder")
+
+
+def _not_found(source: str | Path, error: OSError) -> UsageError:
+    if Path(source).is_dir():
+        return UsageError(f"{source}: config.json cannot be read ({first_line(error)})")
+    return UsageError(
+        f"{source} is neither a folder here nor a model that can be fetched from the Hugging Face Hub now; "
+        "check the name and the network"
+    )

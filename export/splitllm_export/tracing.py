@@ -1,0 +1,85 @@
+"""A torch module -> ONNX, through Optimum's `export()`."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import onnx
+import torch
+from optimum.exporters.onnx import export
+from optimum.exporters.onnx.base import OnnxConfig
+from optimum.utils import NormalizedTextConfig
+
+from splitllm.errors import ExportError
+
+from .quiet import first_line
+
+OPSET: Final = 18
+
+Axes = dict[str, dict[int, str]]
+
+BLOCK_AXES: Final[Axes] = {
+    "hidden_states": {0: "batch", 1: "rows"},
+    "seqlens_k": {0: "batch"},
+    "total_sequence_length": {},
+    "past_key": {0: "batch", 2: "capacity"},
+    "past_value": {0: "batch", 2: "capacity"},
+    "cos_cache": {},
+    "sin_cache": {},
+}
+BLOCK_OUT_AXES: Final[Axes] = {
+    "hidden_states_out": {0: "batch", 1: "rows"},
+    "present_key": {0: "batch", 2: "present_capacity"},
+    "present_value": {0: "batch", 2: "present_capacity"},
+}
+HEAD_AXES: Final[Axes] = {"hidden_states": {0: "batch", 1: "rows"}}
+HEAD_OUT_AXES: Final[Axes] = {"logits": {0: "batch", 1: "rows"}}
+
+
+class Traceable(Protocol):
+    """A part of the model that brings its own example inputs."""
+
+    config: Any
+
+    def example(self) -> dict[str, torch.Tensor]:
+        """Inputs to trace with, by name."""
+        ...
+
+
+class _PartConfig(OnnxConfig):  # type: ignore[misc]  # optimum has no types
+    """Tells Optimum the names and symbolic axes of a part that it has no config for."""
+
+    NORMALIZED_CONFIG_CLASS = NormalizedTextConfig
+
+    def __init__(self, part: Traceable, inputs: Axes, outputs: Axes) -> None:
+        super().__init__(part.config, task="feature-extraction")
+        self._part, self._inputs, self._outputs = part, inputs, outputs
+
+    @property
+    def inputs(self) -> Axes:
+        return self._inputs
+
+    @property
+    def outputs(self) -> Axes:
+        return self._outputs
+
+    def generate_dummy_inputs(self, framework: str = "pt", **_: Any) -> dict[str, Any]:  # noqa: ARG002  # Optimum's signature
+        return self._part.example()
+
+
+def trace(part: Traceable, inputs: Axes, outputs: Axes) -> onnx.ModelProto:
+    """The part as an ONNX model with its weights inside, as Optimum leaves it.
+
+    Raises:
+        ExportError: the tracer cannot express the part in ONNX.
+    """
+    with tempfile.TemporaryDirectory(prefix="splitllm-export-") as folder:
+        path = Path(folder) / "part.onnx"
+        # Inputs and outputs get their exact types in graph.py, so Optimum need not run the part to find its axes.
+        try:
+            export(part, _PartConfig(part, inputs, outputs), path, opset=OPSET, disable_dynamic_axes_fix=True)
+        except Exception as error:  # torch and Optimum share no base class
+            raise ExportError(f"a part of the model cannot be written as ONNX ({first_line(error)})") from error
+        return onnx.load(path)
