@@ -30,7 +30,7 @@ const BYTES: Readonly<Record<DType, number>> = { float32: 4, float16: 2, int32: 
 /** Bytes of one frame; the tensor is copied once. */
 export function encodeFrame(frame: Frame): ArrayBuffer {
   const payload = frame.rows * frame.columns * BYTES[frame.dtype];
-  const fits = frame.turn >= 1 && frame.turn < 2 ** 32 && frame.position >= 0 && frame.position + frame.rows <= LIMIT;
+  const fits = frame.turn >= 1 && frame.turn <= LIMIT && frame.position >= 0 && frame.position + frame.rows <= LIMIT;
   if (!fits || frame.rows < 1 || frame.columns < 1 || payload > LIMIT || payload !== frame.values.byteLength) {
     throw new ProtocolError('malformed_frame', `A frame of ${frame.rows} rows at position ${frame.position} cannot be written; this is a fault of the client.`);
   }
@@ -67,7 +67,7 @@ export function decodeFrame(bytes: ArrayBuffer): Frame {
   if ((kind === 'hidden') === (dtype === 'int32')) throw malformed(`${kind} cannot carry ${dtype}`);
   if (header.getUint8(7) !== 0) throw malformed('its flags are not 0');
   const turn = header.getUint32(8, true);
-  if (turn < 1) throw malformed('its turn is 0');
+  if (turn < 1 || turn > LIMIT) throw malformed(`its turn ${turn} is out of range`);
   const position = header.getUint32(12, true);
   const rows = header.getUint32(16, true);
   if (rows < 1 || position + rows > LIMIT) throw malformed(`${rows} rows at position ${position} are out of range`);
