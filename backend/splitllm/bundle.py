@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -77,8 +77,10 @@ class Bundle:
     manifest_bytes: bytes
 
     @classmethod
-    def open(cls, folder: Path, *, verify: bool = True) -> Bundle:
+    def open(cls, folder: Path, *, verify: bool = True, only: Collection[str] | None = None) -> Bundle:
         """Read and check a bundle.
+
+        A client that holds but some blocks names the files it needs in `only`; the others may be missing.
 
         Always checked: the manifest against its schema and itself, and that every file is there with the right size.
         With `verify` every file's SHA-256 is checked too, which reads the whole bundle once.
@@ -95,11 +97,13 @@ class Bundle:
         data = _read_manifest(_inside(root, MANIFEST_NAME))
         manifest = manifest_from_json(_parse(data))
         for name, entry in manifest.files.items():
-            _check_file(_inside(root, name), name, entry, verify=verify)
+            if only is None or name in only:
+                _check_file(_inside(root, name), name, entry, verify=verify)
         bundle = cls(root, hashlib.sha256(data).hexdigest(), manifest, data)
         if verify:
-            for variant in manifest.embed:
-                bundle._check_chunk_hashes(variant)
+            for variant, table in manifest.embed.items():
+                if only is None or {table.file, table.hashes} <= set(only):
+                    bundle._check_chunk_hashes(variant)
         return bundle
 
     @property

@@ -103,6 +103,14 @@ class RemoteError(SplitLLMError):
     """An error that came from the other side, code and sentence as it sent them."""
 
     default_code = "remote"
+    _WRONG_USE = frozenset(
+        {"split_unavailable", "variant_unavailable", "context_overflow", "turn_refused", "unknown_model"}
+    )
+
+    @property
+    def exit_code(self) -> int:  # type: ignore[override]  # here it depends on what the server said
+        """2 where another flag or a shorter prompt would help, else 1."""
+        return 2 if self.code in self._WRONG_USE else 1
 
 
 #: Wire code -> meaning. PROTOCOL.md lists the same codes (a test compares them).

@@ -12,6 +12,7 @@ import jinja2
 import jinja2.sandbox
 from tokenizers import Tokenizer
 
+from .bundle import Bundle
 from .errors import BundleError, UsageError
 
 _REPLACEMENT = "\ufffd"
@@ -32,6 +33,13 @@ class TextCodec:
             self._template = _environment().from_string(chat_template)
         except jinja2.TemplateError as error:
             raise BundleError(f"the chat template cannot be read ({error}); export the bundle again") from None
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> TextCodec:
+        """The codec of a bundle."""
+        tokenizer = bundle.manifest.tokenizer
+        special = {"bos_token": tokenizer.bos_token, "eos_token": tokenizer.eos_token}
+        return cls(bundle.tokenizer_path, bundle.chat_template, special)
 
     def render(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True) -> str:
         """The conversation as the model was trained to read it."""
@@ -80,6 +88,15 @@ class StreamDecoder:
         now = self._codec.decode(self._ids[self._start :])
         self._given = len(self._ids)
         return now[len(before) :]
+
+
+def visible_length(text: str, stop: Sequence[str]) -> int:
+    """Characters of a growing text that can be shown already, since no stop string can begin in them."""
+    found = [text.index(word) for word in stop if word in text]
+    if found:
+        return min(found)
+    longest = max((length for word in stop for length in range(1, len(word)) if text.endswith(word[:length])), default=0)
+    return len(text) - longest
 
 
 @functools.cache

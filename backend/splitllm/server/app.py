@@ -34,7 +34,7 @@ class Server:
         """`engine` must hold one row more than `config.max_sessions` (see Scheduler.can_open)."""
         self.bundle, self.config = bundle, config
         self.runner = Runner(engine, on_fault=self._engine_lost)
-        self.codec = text_codec(bundle)
+        self.codec = TextCodec.of(bundle)
         self.admission = Admission(bundle, config, engine.measure())
         self.connections: set[Connection] = set()
         spec = bundle.spec
@@ -81,16 +81,6 @@ class Server:
     def _engine_lost(self, _fault: BaseException) -> None:
         for connection in tuple(self.connections):
             connection.lose_engine()
-
-
-def text_codec(bundle: Bundle) -> TextCodec:
-    """Tokenizer and chat template of a bundle."""
-    tokenizer = bundle.manifest.tokenizer
-    return TextCodec(
-        bundle.tokenizer_path,
-        bundle.chat_template,
-        {"bos_token": tokenizer.bos_token, "eos_token": tokenizer.eos_token},
-    )
 
 
 def make_app(server: Server) -> web.Application:

@@ -1,0 +1,184 @@
+"""`splitllm chat URL`: the Python client; runs the first blocks here, as a browser does."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from ..errors import MachineError, SplitLLMError, UsageError
+from ..types import SamplingParams
+from .serve import count
+
+if TYPE_CHECKING:
+    from ..client.conversation import Answer, Conversation
+
+_VARIANTS = ("float32", "float16", "int8", "int4", "int4f16")
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "chat",
+        help="chat with a server from the terminal, running the first blocks here",
+        description="Chat with a server. The first blocks of the model run on this machine, as they would in a browser.",
+        epilog='Example: splitllm chat http://127.0.0.1:8000 --prompt "What is the capital of Japan?" --split 3 --json',
+    )
+    parser.add_argument("url", metavar="URL", help="the server, such as http://127.0.0.1:8000")
+    parser.add_argument("--prompt", action="append", metavar="TEXT", help="ask this; several are turns of one conversation; without any, type them")
+    parser.add_argument("--split", type=split, default=None, metavar="auto|K", help="blocks to run here (default: auto, the planner chooses)")
+    parser.add_argument("--variant", choices=_VARIANTS, default="float32", help="weights of the blocks that run here (default: %(default)s)")
+    parser.add_argument("--wire", choices=("float16", "float32"), default="float16", help="what hidden states are sent as (default: %(default)s)")
+    parser.add_argument("--max-tokens", type=count, default=256, metavar="N", help="longest answer (default: %(default)s)")
+    parser.add_argument("--temperature", type=not_negative, default=0.0, metavar="T", help="0 always takes the likeliest token (default: %(default)s)")
+    parser.add_argument("--top-p", type=fraction, default=1.0, metavar="P", help="keep the likeliest tokens up to this share (default: %(default)s)")
+    parser.add_argument("--top-k", type=whole, default=0, metavar="K", help="keep the K likeliest tokens, 0 for all (default: %(default)s)")
+    parser.add_argument("--min-p", type=fraction_or_0, default=0.0, metavar="P", help="drop tokens less likely than P times the likeliest (default: %(default)s)")
+    parser.add_argument("--repetition-penalty", type=above_0, default=1.0, metavar="R", help="above 1 discourages tokens used before (default: %(default)s)")
+    parser.add_argument("--seed", type=whole, metavar="S", help="makes sampling repeatable")
+    parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end the answer before this text; may be given up to 8 times")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="folder that keeps weights (default: ~/.cache/splitllm)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per turn")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Chat."""
+    if len(args.stop) > 8 or any(not 1 <= len(text) <= 200 for text in args.stop):
+        raise UsageError("--stop takes 1 to 200 characters and may be given at most 8 times")
+    if any(not prompt.strip() for prompt in args.prompt or ()):
+        raise UsageError("--prompt is empty; write a question")
+    try:
+        from ..client import conversation
+    except ModuleNotFoundError as error:
+        if error.name != "onnxruntime":
+            raise
+        raise MachineError("ONNX Runtime is missing; run `pip install 'splitllm[cpu]'`") from None
+    return asyncio.run(_chat(args, _server(args.url), conversation.Conversation))
+
+
+async def _chat(args: argparse.Namespace, server: str, conversation_class: type[Conversation]) -> int:
+    from ..client.download import default_cache
+
+    conversation = await conversation_class.open(
+        server,
+        cache=args.cache or default_cache(),
+        split=args.split,
+        variant=args.variant,
+        wire=args.wire,
+        first_prompt=args.prompt[0] if args.prompt else "",
+        progress=_progress if sys.stderr.isatty() else None,
+    )
+    sampling = SamplingParams(
+        args.temperature, args.top_p, args.top_k, args.min_p, args.repetition_penalty, args.seed
+    )
+    try:
+        async for prompt in _prompts(args):
+            try:
+                async for item in conversation.ask(prompt, max_tokens=args.max_tokens, sampling=sampling, stop=args.stop):
+                    _show(item, as_json=args.json)
+            except SplitLLMError as error:
+                if args.prompt or error.exit_code == 1:
+                    raise
+                print(f"splitllm: {error.message}", file=sys.stderr)  # typed: the person may shorten it
+    finally:
+        await conversation.close()
+    return 0
+
+
+async def _prompts(args: argparse.Namespace) -> AsyncIterator[str]:
+    if args.prompt:
+        for prompt in args.prompt:
+            if not args.json:
+                print(f"> {prompt}", flush=True)
+            yield prompt
+        return
+    while True:
+        try:
+            prompt = await asyncio.to_thread(input, "> " if sys.stdin.isatty() else "")
+        except EOFError:
+            return
+        if prompt.strip():
+            yield prompt
+
+
+def _show(item: str | Answer, *, as_json: bool) -> None:
+    if isinstance(item, str):
+        if not as_json:
+            print(item, end="", flush=True)
+    elif as_json:
+        print(json.dumps(item.to_json(), ensure_ascii=False), flush=True)
+    else:
+        print()
+        speed = f", {1000 / item.tpot_ms:.1f} tokens/s" if item.tpot_ms else ""
+        first = f", first token after {item.ttft_ms:.0f} ms" if item.ttft_ms is not None else ""
+        print(f"[{item.split} of {item.blocks} blocks here{first}{speed}] {item.reason}", file=sys.stderr)
+
+
+def _progress(done: int, total: int) -> None:
+    end = "\n" if done == total else ""
+    print(f"\rfetching weights: {done / 1e6:.1f} of {total / 1e6:.1f} MB", end=end, file=sys.stderr, flush=True)
+
+
+def _server(url: str) -> str:
+    """The server's origin.
+
+    Raises:
+        UsageError: it is no HTTP address.
+    """
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.path in ("", "/") and not parts.query
+        _ = parts.port
+    except ValueError:
+        valid = False
+    if not valid:
+        raise UsageError(f"{url!r} is not a server's address; write it like http://127.0.0.1:8000")
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def split(text: str) -> int | None:
+    """`auto` (None) or a whole number."""
+    return None if text == "auto" else whole(text)
+
+
+def whole(text: str) -> int:
+    """A whole number from 0."""
+    if text.isdecimal() and int(text) < 2**31:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
+
+
+def _number(text: str, low: float, high: float, *, low_itself: bool, words: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if (low < value or (low_itself and value == low)) and value <= high:
+        return value
+    raise argparse.ArgumentTypeError(f"{text!r} is not {words}")
+
+
+def not_negative(text: str) -> float:
+    """A temperature."""
+    return _number(text, 0, 100, low_itself=True, words="a number from 0 to 100")
+
+
+def above_0(text: str) -> float:
+    """A penalty."""
+    return _number(text, 0, 100, low_itself=False, words="a number above 0, at most 100")
+
+
+def fraction(text: str) -> float:
+    """A share above 0."""
+    return _number(text, 0, 1, low_itself=False, words="a number above 0, at most 1")
+
+
+def fraction_or_0(text: str) -> float:
+    """A share."""
+    return _number(text, 0, 1, low_itself=True, words="a number from 0 to 1")

@@ -1,0 +1,26 @@
+"""`splitllm demo`: serve the small model that comes along, and open the page."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ..resources import demo_bundle
+from .serve import add_server_options, serve_bundle
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "demo",
+        help="chat with the small model that comes along",
+        description="Serve tiny-chat, a model of one million parameters, and open its chat page. Nothing is downloaded.",
+    )
+    add_server_options(parser)
+    parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve the demo until stopped."""
+    return serve_bundle(args, demo_bundle(), open_browser=not args.no_browser)

@@ -1,0 +1,132 @@
+"""`splitllm serve DIR`: serve a bundle, its page and its sessions."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any
+
+from ..errors import MachineError, UsageError
+from ..types import Sla
+
+_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "serve",
+        help="serve a bundle: page, weights and sessions",
+        description="Serve a bundle: the chat page, the weights that browsers fetch, and the sessions.",
+        epilog="Example: splitllm serve ./bundle --port 8000 --sla-tpot-ms 100",
+    )
+    parser.add_argument("bundle", type=Path, metavar="DIR", help="bundle folder, as made by `splitllm export`")
+    add_server_options(parser)
+    parser.set_defaults(run=run)
+
+
+def add_server_options(parser: argparse.ArgumentParser) -> None:
+    """Options that `serve` and `demo` share."""
+    parser.add_argument("--host", default="127.0.0.1", metavar="H", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", default=8000, type=port, metavar="P", help="port, 0 for a free one (default: %(default)s)")
+    parser.add_argument("--device", choices=("auto", "cpu"), default="auto", help="where the server computes (default: %(default)s)")
+    parser.add_argument("--sla-ttft-ms", type=positive, default=Sla.ttft_ms, metavar="X", help="promised time to the first token (default: %(default)s)")
+    parser.add_argument("--sla-tpot-ms", type=positive, default=Sla.tpot_ms, metavar="X", help="promised time per further token (default: %(default)s)")
+    parser.add_argument("--max-sessions", type=count, default=32, metavar="N", help="sessions at once (default: %(default)s)")
+    parser.add_argument("--kv-memory", type=size, metavar="BYTES", help="memory for keys and values of all sessions, such as 4g (default: enough for --max-sessions)")
+    parser.add_argument("--idle-timeout-s", type=positive, default=600.0, metavar="X", help="end sessions that are silent for so long (default: %(default)s)")
+    parser.add_argument("--threads", type=count, metavar="N", help="threads to compute with (default: all cores)")
+    parser.add_argument("--allowed-origin", action="append", default=[], metavar="O", help="origin besides this server's own whose pages may connect, such as https://chat.example.org; may be given more than once")
+    parser.add_argument("--without-api-key", action="store_true", help="listen beyond this machine although anybody can then use the server")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until stopped."""
+    return serve_bundle(args, args.bundle)
+
+
+def serve_bundle(args: argparse.Namespace, bundle: Path, *, open_browser: bool = False) -> int:
+    """Serve one bundle until SIGINT or SIGTERM."""
+    serve_module = import_server()
+    from ..resources import page_folder
+    from ..server.config import ServerConfig
+    from ..server.static import is_loopback
+
+    if not is_loopback(args.host) and not args.without_api_key:
+        raise UsageError(
+            f"{args.host} can be reached from other machines, and this version has no API keys yet; put a proxy that asks for "
+            "one in front of 127.0.0.1, or add --without-api-key to let anybody in"
+        )
+    config = ServerConfig(
+        bundle=bundle,
+        page=page_folder(),
+        host=args.host,
+        port=args.port,
+        sla=Sla(args.sla_ttft_ms, args.sla_tpot_ms),
+        max_sessions=args.max_sessions,
+        kv_memory_bytes=args.kv_memory,
+        allowed_origins=tuple(args.allowed_origin),
+        idle_timeout_s=args.idle_timeout_s,
+        threads=args.threads,
+    )
+
+    def announce(server: Any, url: str) -> None:
+        spec = server.bundle.spec
+        print(f"{spec.name}: {spec.blocks} blocks, {spec.max_context} tokens of context", flush=True)
+        print(f"Open {url} in a browser with WebGPU. Ctrl-C stops the server.", flush=True)
+        if open_browser:
+            import webbrowser
+
+            webbrowser.open(url)
+
+    serve_module.serve(config, on_ready=announce)
+    return 0
+
+
+def import_server() -> Any:
+    """The server, whose runtime may be missing.
+
+    Raises:
+        MachineError: ONNX Runtime is not installed.
+    """
+    try:
+        from ..server import serve
+    except ModuleNotFoundError as error:
+        if error.name != "onnxruntime":
+            raise
+        raise MachineError("ONNX Runtime is missing; run `pip install 'splitllm[cpu]'` (or [gpu])") from None
+    return serve
+
+
+def port(text: str) -> int:
+    """A TCP port."""
+    if text.isdecimal() and int(text) <= 65535:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a port; use a number from 0 to 65535")
+
+
+def positive(text: str) -> float:
+    """A number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if 0 < value < float("inf"):
+        return value
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+
+
+def count(text: str) -> int:
+    """A whole number from 1."""
+    if text.isdecimal() and 1 <= int(text) < 2**31:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+
+
+def size(text: str) -> int:
+    """Bytes, with an optional unit k, m, g or t."""
+    match = re.fullmatch(r"(\d{1,15})([kmgt]?)(?:i?b)?", text.strip().lower())
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size; write bytes, or a number with k, m, g or t, such as 4g")
+    return int(match[1]) * _UNITS[match[2]]

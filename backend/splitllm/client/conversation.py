@@ -1,0 +1,158 @@
+"""A conversation in words: messages in, streamed text and figures out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from ..errors import UsageError
+from ..text import StreamDecoder, TextCodec, visible_length
+from ..types import ClientReport, SamplingParams
+from .download import BundleSource, Progress
+from .local_blocks import LocalBlocks
+from .session import ClientSession
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer, and what it took. Times in ms as seen here; block counts are block-steps."""
+
+    text: str
+    split: int
+    blocks: int
+    tokens: int
+    finish_reason: str
+    ttft_ms: float | None
+    tpot_ms: float | None
+    server_blocks_run: int
+    server_blocks_saved: int
+    rtt_ms: float
+    variant: str
+    wire: str
+    feasible: bool
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        """For `splitllm chat --json`."""
+        return asdict(self)
+
+
+class Conversation:
+    """A conversation over one session; both its sides keep what they computed between turns."""
+
+    def __init__(self, session: ClientSession, codec: TextCodec, variant: str) -> None:
+        self._session, self._codec, self._variant = session, codec, variant
+        self.messages: list[dict[str, str]] = []
+
+    @classmethod
+    async def open(
+        cls,
+        server: str,
+        *,
+        cache: Path,
+        split: int | None = None,
+        variant: str = "float32",
+        wire: str = "float16",
+        first_prompt: str = "",
+        progress: Progress | None = None,
+    ) -> Conversation:
+        """Fetch what is needed, load and time the local blocks, and open a session.
+
+        Args:
+            server: for example `http://127.0.0.1:8000`.
+            cache: folder that keeps weights.
+            split: blocks to run here; None lets the server's planner choose.
+            variant: weights of the local blocks.
+            wire: dtype of hidden states on the wire.
+            first_prompt: what the plan is made for; may be empty.
+            progress: called with (bytes fetched, bytes to fetch).
+
+        Raises:
+            SplitLLMError: the server cannot be reached, refuses, or serves something damaged.
+        """
+        async with aiohttp.ClientSession(auto_decompress=False) as http:
+            source = BundleSource(server, cache, http)
+            manifest = await source.fetch_manifest()
+            spec = manifest.model
+            if split is not None and split > spec.blocks:
+                raise UsageError(f"--split {split} is more than the model's {spec.blocks} blocks", code="split_unavailable")
+            wanted = spec.blocks if split is None else split
+            bundle = await source.fetch(source.files_for(wanted, variant), progress)
+        codec = TextCodec.of(bundle)
+        blocks = LocalBlocks(bundle, wanted, variant=variant, capacity=spec.max_context) if wanted else None
+        report = blocks.measure() if blocks else ClientReport(backend="none", variant=variant)
+        first = [{"role": "user", "content": first_prompt}]
+        session = await ClientSession.open(
+            server,
+            model=spec.name,
+            identity=bundle.identity,
+            report=report,
+            split=split,
+            wire=wire,
+            expected_prompt_tokens=len(codec.encode_chat(first)),
+            blocks=blocks,
+        )
+        if blocks is not None and session.split != wanted:
+            # The planner chose fewer: the blocks beyond must not run here.
+            kept = LocalBlocks(bundle, session.split, variant=variant, capacity=spec.max_context) if session.split else None
+            session.use_blocks(kept)
+        return cls(session, codec, variant)
+
+    async def ask(
+        self, prompt: str, *, max_tokens: int, sampling: SamplingParams, stop: Sequence[str] = ()
+    ) -> AsyncIterator[str | Answer]:
+        """Ask something: yields pieces of text as they come, and the Answer last.
+
+        Raises:
+            SplitLLMError: the server refuses or is gone; the question is then not part of the conversation.
+        """
+        asked = [*self.messages, {"role": "user", "content": prompt}]
+        ids = self._codec.encode_chat(asked)
+        decoder = StreamDecoder(self._codec)
+        text, shown = "", 0
+        began = time.perf_counter()
+        arrivals: list[float] = []
+        async for item in self._session.answer(ids, max_tokens=max_tokens, sampling=sampling, stop=stop):
+            if isinstance(item, int):
+                arrivals.append(1000 * (time.perf_counter() - began))
+                text += decoder.push(item)
+                visible = visible_length(text, stop)
+            else:
+                text += decoder.finish()
+                if item["stop_string"] is not None:
+                    text = text[: text.find(item["stop_string"])]
+                visible = len(text)
+            if visible > shown:
+                yield text[shown:visible]
+                shown = visible
+            if not isinstance(item, int):
+                self.messages = [*asked, {"role": "assistant", "content": text}]
+                yield self._answer(text, item, arrivals)
+
+    async def close(self) -> None:
+        """End the session."""
+        await self._session.close()
+
+    def _answer(self, text: str, done: dict[str, Any], arrivals: Sequence[float]) -> Answer:
+        plan, stats = self._session.plan, done["stats"]
+        return Answer(
+            text=text,
+            split=plan["split"],
+            blocks=self._session.total_blocks,
+            tokens=done["tokens"],
+            finish_reason=done["finish_reason"],
+            ttft_ms=arrivals[0] if arrivals else None,
+            tpot_ms=(arrivals[-1] - arrivals[0]) / (len(arrivals) - 1) if len(arrivals) > 1 else None,
+            server_blocks_run=stats["server_blocks_run"],
+            server_blocks_saved=stats["server_blocks_saved"],
+            rtt_ms=stats["rtt_ms"],
+            variant=self._variant,
+            wire=plan["wire"],
+            feasible=plan["feasible"],
+            reason=plan["reason"],
+        )

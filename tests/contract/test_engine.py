@@ -1,0 +1,194 @@
+"""What every engine promises. Run over the fake one and the real one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from splitllm.bundle import Bundle
+from splitllm.engines.base import Engine
+from splitllm.engines.fake import FakeEngine
+from splitllm.engines.onnx import OnnxBlocks, OnnxEngine
+from splitllm.slots import Move
+from splitllm.types import Span
+from splitllm.work import Batch, Work
+
+ROWS, CAPACITY = 12, 96
+#: Batches of other sizes use other kernels, so sums are taken in another order.
+CLOSE = {"rtol": 1e-4, "atol": 1e-4}
+
+
+@pytest.fixture(params=["fake", "onnx"])
+def engine(request: pytest.FixtureRequest, bundle: Bundle) -> Iterator[Engine]:
+    made: Engine
+    if request.param == "fake":
+        made = FakeEngine(bundle.spec, ROWS, CAPACITY)
+    else:
+        made = OnnxEngine(bundle, rows=ROWS, capacity=CAPACITY, threads=2)
+    yield made
+    made.close()
+
+
+def ids(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(3, 250, count).astype(np.int32)
+
+
+def prefill(engine: Engine, row: int, tokens: np.ndarray, position: int = 0, split: int = 0) -> np.ndarray:
+    [logits] = engine.run(Batch(prefill=(Work(row, split, position, tokens, wants_logits=True),)))
+    assert logits is not None
+    return logits
+
+
+def decode(engine: Engine, *steps: tuple[int, int, int]) -> list[np.ndarray]:
+    """Steps are (row, position, id), all at split 0."""
+    works = tuple(Work(row, 0, position, np.array([token], np.int32), True) for row, position, token in steps)
+    return [logits for logits in engine.run(Batch(decode=works)) if logits is not None]
+
+
+def test_logits_have_the_vocabulary_s_size_and_only_come_where_wanted(engine: Engine) -> None:
+    silent, wanted = Work(0, 0, 0, ids(5), False), Work(1, 0, 0, ids(6), True)
+    first, second = engine.run(Batch(prefill=(silent, wanted)))
+    assert first is None
+    assert second is not None
+    assert second.shape == (engine.spec.vocab_size,)
+    assert second.dtype == np.float32
+
+
+def test_chunked_prefill_and_stepwise_decode_equal_one_prefill(engine: Engine) -> None:
+    tokens = ids(40)
+    whole = prefill(engine, 0, tokens)
+    prefill(engine, 1, tokens[:17])
+    prefill(engine, 1, tokens[17:39], position=17)
+    [last] = decode(engine, (1, 39, int(tokens[39])))
+    np.testing.assert_allclose(last, whole, **CLOSE)
+
+
+def test_rows_of_different_lengths_in_one_batch_do_not_touch_each_other(engine: Engine) -> None:
+    alone = {}
+    for row, length in ((0, 7), (1, 31), (2, 2), (3, 64)):
+        prefill(engine, row, ids(length, row))
+        [alone[row]] = decode(engine, (row, length, 9))
+        engine.clear(row)
+    for row, length in ((0, 7), (1, 31), (2, 2), (3, 64)):
+        prefill(engine, row, ids(length, row))
+    together = decode(engine, (0, 7, 9), (1, 31, 9), (2, 2, 9), (3, 64, 9))
+    for row, logits in enumerate(together):
+        np.testing.assert_allclose(logits, alone[row], **CLOSE)
+
+
+def test_idle_rows_between_busy_ones_keep_what_they_hold(engine: Engine) -> None:
+    for row in range(5):
+        prefill(engine, row, ids(10 + row, row))
+    [before] = decode(engine, (2, 12, 5))
+    prefill(engine, 2, ids(12, 2))  # row 2 again, without the step
+    for step in range(3):
+        decode(engine, (0, 10 + step, 4), (4, 14 + step, 4))
+    [after] = decode(engine, (2, 12, 5))
+    np.testing.assert_allclose(after, before, **CLOSE)
+
+
+def test_an_idle_row_that_is_full_keeps_what_it_holds(engine: Engine) -> None:
+    for row in range(3):
+        prefill(engine, row, ids(CAPACITY if row == 1 else 10, row))
+    last = int(ids(CAPACITY, 1)[-1])
+    [before] = decode(engine, (1, CAPACITY - 1, last))
+    decode(engine, (0, 10, 4), (2, 10, 4))
+    [after] = decode(engine, (1, CAPACITY - 1, last))
+    np.testing.assert_allclose(after, before, **CLOSE)
+
+
+def test_a_row_goes_back_to_an_earlier_position(engine: Engine) -> None:
+    tokens = ids(30)
+    prefill(engine, 0, tokens)
+    decode(engine, (0, 30, 7))
+    again = prefill(engine, 0, tokens[10:25], position=10)
+    fresh = prefill(engine, 1, tokens[:25])
+    np.testing.assert_allclose(again, fresh, **CLOSE)
+
+
+def test_moved_rows_go_on_where_they_were(engine: Engine) -> None:
+    prefill(engine, 0, ids(20))
+    prefill(engine, 1, ids(15, 1))
+    [expected] = decode(engine, (0, 20, 3))
+    prefill(engine, 0, ids(20))
+    engine.move([Move(1, 2, 0), Move(0, 1, 0)])
+    [moved] = decode(engine, (1, 20, 3))
+    np.testing.assert_allclose(moved, expected, **CLOSE)
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        Work(ROWS, 0, 0, ids(1), True),
+        Work(0, 0, CAPACITY, ids(1), True),
+        Work(0, 0, -1, ids(1), True),
+        Work(0, 0, CAPACITY - 1, ids(2), True),
+        Work(0, 1, 0, np.zeros((1, 3), np.float32), True),
+        Work(0, 0, 0, np.zeros((0,), np.int32), True),
+    ],
+)
+def test_work_outside_the_rows_is_refused(engine: Engine, work: Work) -> None:
+    with pytest.raises(ValueError, match=r"row|position|shape"):
+        engine.run(Batch(prefill=(work,)))
+
+
+def test_a_row_may_not_stand_twice_in_a_batch(engine: Engine) -> None:
+    work = Work(0, 0, 0, ids(1), True)
+    with pytest.raises(ValueError, match="twice"):
+        engine.run(Batch(decode=(work, work)))
+
+
+def test_decode_rows_that_are_not_sorted_by_split_are_refused(engine: Engine) -> None:
+    hidden = np.zeros((1, engine.spec.hidden_size), np.float32)
+    works = (Work(0, 1, 0, hidden, True), Work(1, 0, 0, ids(1), True))
+    with pytest.raises(ValueError, match="sorted by split"):
+        engine.run(Batch(decode=works))
+
+
+def test_measured_times_are_positive_and_leave_no_trace(engine: Engine) -> None:
+    expected = prefill(engine, 0, ids(12))
+    engine.clear(0)
+    times = engine.measure()
+    assert min(times.block_decode_ms, times.block_prefill_ms, times.head_ms) > 0
+    np.testing.assert_allclose(prefill(engine, 0, ids(12)), expected, **CLOSE)
+
+
+class TestSplits:
+    """The real engine together with the client's blocks: every cut computes what no cut computes."""
+
+    @pytest.fixture()
+    def real(self, bundle: Bundle) -> Iterator[OnnxEngine]:
+        engine = OnnxEngine(bundle, rows=ROWS, capacity=CAPACITY, threads=2)
+        yield engine
+        engine.close()
+
+    def test_every_cut_in_one_batch(self, real: OnnxEngine, bundle: Bundle) -> None:
+        tokens, blocks = ids(21), bundle.spec.blocks
+        whole = prefill(real, ROWS - 1, tokens)
+        real.clear(ROWS - 1)
+        works = []
+        for split in range(blocks + 1):
+            if split == 0:
+                prefill(real, 0, tokens[:20])
+                works.append(Work(0, 0, 20, tokens[20:], True))
+                continue
+            client = OnnxBlocks(bundle, Span(0, split), capacity=CAPACITY)
+            table = bundle.embedding()
+            hidden = client.forward(np.asarray(table[tokens[:20]]), 0)
+            step = client.forward(np.asarray(table[tokens[20:]]), 20)
+            if split < blocks:
+                real.run(Batch(prefill=(Work(split, split, 0, hidden, False),)))
+            works.append(Work(split, split, 20, step, True))
+        for split, logits in enumerate(real.run(Batch(decode=tuple(works)))):
+            np.testing.assert_allclose(logits, whole, **CLOSE, err_msg=f"split {split}")
+
+    def test_a_cleared_row_holds_nothing(self, real: OnnxEngine) -> None:
+        for row in (3, 5):
+            prefill(real, row, ids(50, row))
+        decode(real, (3, 50, 1), (5, 50, 1))  # row 4 is run along, and written to
+        for row in (3, 4, 5):
+            real.clear(row)
+        for entry in real._blocks._blocks:
+            assert not entry.key.any()
+            assert not entry.value.any()
