@@ -1,0 +1,34 @@
+/** Figures as a person reads them. The page is in English, so the decimal sign is a point everywhere. */
+
+/** `240 ms`, from one second on `1.4 s`. */
+export function milliseconds(ms: number): string {
+  const rounded = Math.round(ms);
+  if (rounded >= 10_000) return `${String(Math.round(ms / 1000))} s`;
+  if (rounded >= 1000) return `${(ms / 1000).toFixed(1)} s`;
+  return ms > 0 && ms < 1 ? '< 1 ms' : `${String(rounded)} ms`;
+}
+
+/** Tokens per second, `14.2`, from milliseconds per token. */
+export function rate(tpotMs: number): string {
+  const perSecond = 1000 / Math.max(tpotMs, 0.001);
+  return perSecond >= 99.95 ? String(Math.round(perSecond)) : perSecond.toFixed(1);
+}
+
+export function count(n: number, singular: string): string {
+  return `${String(n)} ${singular}${n === 1 ? '' : 's'}`;
+}
+
+/** Two sizes in one unit, decimal as browsers and download managers show it: `2.1 of 6.3 MB`. */
+export function bytesOf(done: number, total: number): string {
+  const [unit, name] = total >= 1e9 ? [1e9, 'GB'] : total >= 1e6 ? [1e6, 'MB'] : [1e3, 'kB'];
+  const shown = Math.min(done, total);
+  const digits = name === 'kB' ? 0 : 1;
+  return `${(shown / unit).toFixed(digits)} of ${(total / unit).toFixed(digits)} ${name}`;
+}
+
+/** `63 %`; only exactly nothing is `0 %` and only everything is `100 %`. */
+export function percent(fraction: number): string {
+  if (fraction > 0 && fraction < 0.01) return '< 1 %';
+  if (fraction > 0.99 && fraction < 1) return '> 99 %';
+  return `${String(Math.round(fraction * 100))} %`;
+}

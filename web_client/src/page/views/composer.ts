@@ -1,0 +1,91 @@
+/** The message box with Send and Stop. */
+import type { Chat } from '../chat';
+import { openAnswer, type State } from '../state';
+import { byId } from './dom';
+
+/** What some browsers give as the key of an Enter that ends a composition, after `isComposing` is false again. */
+const COMPOSITION_KEY_CODE = 229;
+
+export function createComposer(chat: Chat, state: () => State): (state: State) => void {
+  const form = byId('composer', HTMLFormElement);
+  const box = byId('message', HTMLTextAreaElement);
+  const sendButton = byId('send', HTMLButtonElement);
+  const stopButton = byId('stop', HTMLButtonElement);
+
+  function refresh(): void {
+    sendButton.disabled = box.value.trim() === '';
+    grow(box);
+  }
+
+  function send(): void {
+    if (box.value.trim() === '' || openAnswer(state()) !== null) return;
+    const question = box.value;
+    box.value = '';
+    refresh();
+    chat.send(question);
+    focusBox(box);
+  }
+
+  function stop(): void {
+    chat.stop();
+    focusBox(box);
+  }
+
+  form.addEventListener('submit', (event) => {
+    event.preventDefault();
+    send();
+  });
+  box.addEventListener('input', refresh);
+  box.addEventListener('keydown', (event) => {
+    if (event.key !== 'Enter' || event.shiftKey || isComposing(event)) return;
+    event.preventDefault();
+    send();
+  });
+  stopButton.addEventListener('click', stop);
+  document.addEventListener('keydown', (event) => {
+    if (event.key !== 'Escape' || isComposing(event) || openAnswer(state()) === null) return;
+    // Escape first closes what lies on top.
+    if (document.querySelector(':popover-open') !== null) return;
+    event.preventDefault();
+    stop();
+  });
+  // The height depends on the width and on the font.
+  window.addEventListener('resize', refresh);
+  refresh();
+
+  let wasAnswering = false;
+  return (now) => {
+    const answering = openAnswer(now) !== null;
+    if (answering === wasAnswering) return;
+    wasAnswering = answering;
+    // A button that is hidden while it has the focus would drop it on the floor.
+    const focusWasHere = document.activeElement === sendButton || document.activeElement === stopButton;
+    sendButton.hidden = answering;
+    stopButton.hidden = !answering;
+    if (focusWasHere) {
+      if (answering && hasTouchKeyboard()) stopButton.focus();
+      else focusBox(box);
+    }
+  };
+}
+
+/** On a phone, focus would bring up the keyboard and cover the answer. */
+export function focusBox(box: HTMLTextAreaElement): void {
+  if (!hasTouchKeyboard()) box.focus();
+}
+
+function hasTouchKeyboard(): boolean {
+  return matchMedia('(pointer: coarse)').matches && !matchMedia('(any-pointer: fine)').matches;
+}
+
+function isComposing(event: KeyboardEvent): boolean {
+  // eslint-disable-next-line @typescript-eslint/no-deprecated -- Safari ends a composition before its keydown; only keyCode tells.
+  return event.isComposing || event.keyCode === COMPOSITION_KEY_CODE;
+}
+
+/** As high as its text; the style sheet sets the limit. */
+function grow(box: HTMLTextAreaElement): void {
+  box.style.height = 'auto';
+  const border = box.offsetHeight - box.clientHeight;
+  box.style.height = `${box.scrollHeight + border}px`;
+}

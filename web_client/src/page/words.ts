@@ -1,0 +1,75 @@
+/** The sentences that describe a state; no DOM, so that they are tested as text. */
+import type { AnswerStats, Backend, SplitState } from '../api';
+import { bytesOf, count, milliseconds, rate } from './format';
+import type { Answer, State } from './state';
+
+export const BACKEND_NAMES: Readonly<Record<Backend, string>> = { webgpu: 'WebGPU', wasm: 'wasm', none: 'server only' };
+
+/** What the Split status says. It changes only when the split, the backend or the connection does. */
+export function headline(state: State): string {
+  if (state.engineFailure !== null || state.phase === 'disconnected') return 'Not connected';
+  if (state.split === null) return state.phase === 'connecting' ? 'Connecting…' : 'Preparing…';
+  return blocksHere(state.split.split, state.split.blocks);
+}
+
+export function blocksHere(here: number, blocks: number): string {
+  return `${String(here)} of ${String(blocks)} blocks in your browser`;
+}
+
+/** What the engine is doing now; this one may change many times a second. */
+export function phaseText(state: State): string {
+  if (state.engineFailure !== null) return 'Stopped';
+  switch (state.phase) {
+    case 'connecting':
+      return 'Connecting…';
+    case 'downloading':
+      return downloadText(state);
+    case 'compiling':
+      return 'Compiling…';
+    case 'measuring':
+      return 'Measuring…';
+    case 'ready':
+      return 'Ready';
+    case 'disconnected':
+      return 'Disconnected';
+  }
+}
+
+function downloadText(state: State): string {
+  const blocks = state.split?.blocks ?? 0;
+  const what = blocks > state.blocksReady ? `Downloading block ${String(state.blocksReady + 1)} of ${String(blocks)}` : 'Downloading';
+  return state.totalBytes > 0 ? `${what} – ${bytesOf(state.doneBytes, state.totalBytes)}` : `${what}…`;
+}
+
+/** The quiet line under a finished answer, in its parts. */
+export function answerFigures(answer: Answer): readonly string[] {
+  const parts: string[] = [];
+  if (answer.stats !== null) parts.push(...statsParts(answer.stats, answer.split));
+  if (answer.finishReason === 'length') parts.push('cut at the token limit');
+  // An answer without a word says so in its place.
+  if (answer.status === 'stopped' && answer.text !== '') parts.push('stopped');
+  return parts;
+}
+
+function statsParts(stats: AnswerStats, split: SplitState | null): string[] {
+  const parts: string[] = [];
+  if (stats.ttftMs !== null) parts.push(`TTFT ${milliseconds(stats.ttftMs)}`);
+  if (stats.tpotMs !== null) parts.push(`${rate(stats.tpotMs)} tokens/s`);
+  parts.push(count(stats.tokens, 'token'));
+  if (split !== null) parts.push(blocksHere(split.split, split.blocks));
+  return parts;
+}
+
+/** The picture in words, for those who do not see it. */
+export function pictureText(split: SplitState): string {
+  const { blocks } = split;
+  const here = split.split;
+  if (here === 0) return `All ${count(blocks, 'block')}, the embedding and the head run on the server.`;
+  const browser = `Your browser: the embedding and ${blockSpan(0, here)}.`;
+  return `${browser} Server: ${here < blocks ? `${blockSpan(here, blocks)} and the head` : 'only the head'}.`;
+}
+
+/** Blocks of the half-open span, counted from 1 as people do. */
+function blockSpan(start: number, end: number): string {
+  return end - start === 1 ? `block ${String(end)}` : `blocks ${String(start + 1)} to ${String(end)}`;
+}

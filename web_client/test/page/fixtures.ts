@@ -1,0 +1,47 @@
+import type { AnswerStats, EngineEvent, SplitState } from '../../src/api';
+import { DEFAULT_SETTINGS } from '../../src/page/settings';
+import { initialState, reduce, type Answer, type PageEvent, type State } from '../../src/page/state';
+
+export const STATS: AnswerStats = { tokens: 32, ttftMs: 240, tpotMs: 70.4, serverBlocksRun: 96, serverBlocksSaved: 160 };
+
+export function splitState(split: number, blocks = 8): SplitState {
+  return {
+    split,
+    blocks,
+    backend: 'webgpu',
+    variant: 'int4',
+    wire: 'float16',
+    reason: 'One block more would be too slow.',
+    feasible: true,
+    savedFraction: split / blocks,
+    rttMs: 3,
+    predictedTtftMs: 300,
+    predictedTpotMs: 70,
+  };
+}
+
+export function after(...events: readonly PageEvent[]): State {
+  return events.reduce(reduce, initialState(DEFAULT_SETTINGS));
+}
+
+export function asked(ask: number, question = 'Hello?'): PageEvent {
+  return { type: 'asked', ask, question };
+}
+
+export function text(ask: number, words: string): EngineEvent {
+  return { type: 'text', ask, text: words };
+}
+
+export function finished(ask: number, words: string, finishReason: 'stop' | 'length' | 'cancelled' = 'stop', stats = STATS): EngineEvent {
+  return { type: 'finished', ask, text: words, finishReason, stats };
+}
+
+export function failure(ask: number | null, sentence = 'It broke.'): EngineEvent {
+  return { type: 'failed', ask, code: 'broken', sentence };
+}
+
+export function lastAnswer(state: State): Answer {
+  const answer = state.turns.at(-1)?.answer;
+  if (answer === undefined) throw new Error('no turn');
+  return answer;
+}

@@ -1,0 +1,89 @@
+import { describe, expect, it } from 'vitest';
+import { bytesOf, count, milliseconds, percent, rate } from '../../src/page/format';
+import type { PageEvent } from '../../src/page/state';
+import { answerFigures, headline, phaseText, pictureText } from '../../src/page/words';
+import { after, asked, failure, finished, lastAnswer, splitState, STATS, text } from './fixtures';
+
+describe('figures', () => {
+  it.each([[0, '0 ms'], [0.4, '< 1 ms'], [240.4, '240 ms'], [999.4, '999 ms'], [999.6, '1.0 s'], [1449, '1.4 s'], [12_345, '12 s']])('%s ms is %s', (ms, words) => {
+    expect(milliseconds(ms)).toBe(words);
+  });
+
+  it.each([[70.4, '14.2'], [1000, '1.0'], [10, '100'], [10.004, '100'], [3, '333'], [0, '1000000']])('%s ms per token is %s tokens a second', (tpot, words) => {
+    expect(rate(tpot)).toBe(words);
+  });
+
+  it.each([[2.1e6, 6.3e6, '2.1 of 6.3 MB'], [0, 3e9, '0.0 of 3.0 GB'], [400, 5400, '0 of 5 kB'], [7e6, 6.3e6, '6.3 of 6.3 MB']])('%s of %s bytes is %s', (done, total, words) => {
+    expect(bytesOf(done, total)).toBe(words);
+  });
+
+  it.each([[0, '0 %'], [0.001, '< 1 %'], [0.625, '63 %'], [0.999, '> 99 %'], [1, '100 %']])('a share of %s is %s', (share, words) => {
+    expect(percent(share)).toBe(words);
+  });
+
+  it('know one from many', () => {
+    expect([count(1, 'token'), count(0, 'token'), count(2, 'token')]).toEqual(['1 token', '0 tokens', '2 tokens']);
+  });
+});
+
+const line = (...events: PageEvent[]): string => answerFigures(lastAnswer(after(...events))).join(' · ');
+const split5 = { type: 'split', state: splitState(5) } as const;
+const downloading = { type: 'phase', phase: 'downloading', doneBytes: 2.1e6, totalBytes: 6.3e6, blocksReady: 2 } as const;
+
+describe('the line under an answer', () => {
+  it('has all figures', () => {
+    expect(line(split5, asked(1), finished(1, 'Hi'))).toBe('TTFT 240 ms · 14.2 tokens/s · 32 tokens · 5 of 8 blocks in your browser');
+  });
+
+  it('leaves out what was not measured', () => {
+    expect(line(asked(1), finished(1, 'Hi', 'stop', { ...STATS, tokens: 1, tpotMs: null }))).toBe('TTFT 240 ms · 1 token');
+  });
+
+  it('says why an answer is short', () => {
+    expect(line(split5, asked(1), finished(1, 'Hi', 'length'))).toMatch(/cut at the token limit$/);
+    expect(line(asked(1), text(1, 'Hi'), { type: 'stop_pressed' })).toBe('stopped');
+    expect(line(asked(1), { type: 'stop_pressed' })).toBe('');
+  });
+});
+
+describe('the headline', () => {
+  it('is the split as soon as it is known', () => {
+    expect(headline(after())).toBe('Connecting…');
+    expect(headline(after(downloading))).toBe('Preparing…');
+    expect(headline(after(downloading, split5))).toBe('5 of 8 blocks in your browser');
+  });
+
+  it('does not change while tokens and bytes arrive', () => {
+    const quiet = headline(after(split5));
+    expect(headline(after(split5, asked(1), text(1, 'a'), downloading))).toBe(quiet);
+  });
+
+  it('says when there is no connection', () => {
+    expect(headline(after(split5, failure(null)))).toBe('Not connected');
+    expect(headline(after(split5, { ...downloading, phase: 'disconnected' }))).toBe('Not connected');
+  });
+});
+
+describe('the phase', () => {
+  it('counts bytes and blocks while weights arrive', () => {
+    expect(phaseText(after(downloading))).toBe('Downloading – 2.1 of 6.3 MB');
+    expect(phaseText(after(downloading, split5))).toBe('Downloading block 3 of 8 – 2.1 of 6.3 MB');
+    expect(phaseText(after({ ...downloading, totalBytes: 0 }, split5))).toBe('Downloading block 3 of 8…');
+    expect(phaseText(after({ ...downloading, blocksReady: 8 }, split5))).toBe('Downloading – 2.1 of 6.3 MB');
+  });
+
+  it.each([['connecting', 'Connecting…'], ['compiling', 'Compiling…'], ['measuring', 'Measuring…'], ['ready', 'Ready'], ['disconnected', 'Disconnected']] as const)('%s is %s', (phase, words) => {
+    expect(phaseText(after({ ...downloading, phase }))).toBe(words);
+  });
+});
+
+describe('the picture in words', () => {
+  it.each([
+    [0, 'All 8 blocks, the embedding and the head run on the server.'],
+    [1, 'Your browser: the embedding and block 1. Server: blocks 2 to 8 and the head.'],
+    [7, 'Your browser: the embedding and blocks 1 to 7. Server: block 8 and the head.'],
+    [8, 'Your browser: the embedding and blocks 1 to 8. Server: only the head.'],
+  ])('split %s', (split, words) => {
+    expect(pictureText(splitState(split))).toBe(words);
+  });
+});
