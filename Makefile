@@ -1,0 +1,74 @@
+# Everything a newcomer needs: `make demo` and `make test`. `make help` lists the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check fast demo-model wheel chromium clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+PAGE := backend/splitllm/_page/index.html
+PAGE_SOURCES := $(shell find web_client \( -name node_modules -o -name test \) -prune -o -type f -print) $(wildcard protocol/schemas/*.json)
+
+help: ## list these targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+demo: $(VENV)/.serve $(PAGE) ## serve tiny-chat and open its page (no torch needed)
+	@$(BIN)/splitllm demo $(ARGS)
+
+setup: $(VENV)/.full $(PAGE) ## install everything that developing needs
+
+test: setup chromium ## all tests, those in a real browser included
+	cd web_client && npm run --silent test
+	$(BIN)/python -m pytest $(ARGS)
+
+fast: setup ## the tests that need neither browser nor export
+	cd web_client && npm run --silent test
+	$(BIN)/python -m pytest tests/unit tests/contract tests/integration -m "not slow" $(ARGS)
+
+check: setup ## linters, types, import rules, generated files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	cd web_client && npm run --silent check
+
+demo-model: $(VENV)/.full ## make tiny-chat from nothing: corpus, training, evaluation, bundle
+	$(BIN)/python -m demo.build
+
+wheel: setup ## build the wheel into dist/
+	rm -rf dist && $(BIN)/python -m build --wheel --no-isolation --outdir dist .
+
+clean: ## remove what was installed and built
+	rm -rf $(VENV) web_client/node_modules backend/splitllm/_page dist
+
+# What serving needs: no torch, no test tools.
+$(VENV)/.serve: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing the server into $(VENV) …"
+	@$(PIP) -e '.[cpu]'
+	@touch $@
+
+$(VENV)/.full: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing server, exporter and test tools into $(VENV) (a few minutes the first time) …"
+	@$(PIP) -e '.[cpu,export,test,dev]'
+	@touch $@ $(VENV)/.serve
+
+web_client/node_modules/.installed: web_client/package.json web_client/package-lock.json
+	@command -v npm > /dev/null || { echo "Node.js 20 or newer is needed to build the page; install it from your system's packages."; exit 1; }
+	@echo "Installing the page's packages …"
+	@cd web_client && npm ci --silent --no-audit --no-fund
+	@touch $@
+
+$(PAGE): web_client/node_modules/.installed $(PAGE_SOURCES)
+	@echo "Building the page …"
+	@cd web_client && npm run --silent build
+	@touch $@
+
+# The browser tests never skip for want of a browser: it is installed, or the command is named.
+chromium:
+	@command -v chromium > /dev/null || if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+	  echo "Installing Chromium …"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium > /dev/null; \
+	else echo "The browser tests need Chromium: run 'sudo apt-get install chromium' (or your system's way) first."; exit 1; fi
