@@ -8,6 +8,7 @@ import { createStore } from './store';
 import { createComposer } from './views/composer';
 import { createConversation } from './views/conversation';
 import { byId } from './views/dom';
+import { focusMessage } from './views/focus';
 import { createNotices } from './views/notices';
 import { createSettingsForm } from './views/settings_form';
 import { createSplitPanel } from './views/split_panel';
@@ -48,13 +49,12 @@ function draw(): void {
   for (const view of views) view(state);
 }
 
-const box = byId('message', HTMLTextAreaElement);
 byId('new-chat', HTMLButtonElement).addEventListener('click', () => {
   chat.clear();
-  box.focus();
+  byId('message', HTMLTextAreaElement).focus();
 });
 
 for (const notice of notices) store.dispatch({ type: 'notice', ...notice });
 window.splitllm = { diagnostics: () => chat.diagnostics() };
 draw();
-if (!matchMedia('(pointer: coarse)').matches) box.focus();
+focusMessage();

@@ -2,6 +2,7 @@
 import type { Chat } from '../chat';
 import { openAnswer, type State } from '../state';
 import { byId } from './dom';
+import { focusMessage, hasTouchKeyboard } from './focus';
 
 /** What some browsers give as the key of an Enter that ends a composition, after `isComposing` is false again. */
 const COMPOSITION_KEY_CODE = 229;
@@ -23,12 +24,12 @@ export function createComposer(chat: Chat, state: () => State): (state: State) =
     box.value = '';
     refresh();
     chat.send(question);
-    focusBox(box);
+    focusMessage();
   }
 
   function stop(): void {
     chat.stop();
-    focusBox(box);
+    focusMessage();
   }
 
   form.addEventListener('submit', (event) => {
@@ -64,18 +65,9 @@ export function createComposer(chat: Chat, state: () => State): (state: State) =
     stopButton.hidden = !answering;
     if (focusWasHere) {
       if (answering && hasTouchKeyboard()) stopButton.focus();
-      else focusBox(box);
+      else focusMessage();
     }
   };
-}
-
-/** On a phone, focus would bring up the keyboard and cover the answer. */
-export function focusBox(box: HTMLTextAreaElement): void {
-  if (!hasTouchKeyboard()) box.focus();
-}
-
-function hasTouchKeyboard(): boolean {
-  return matchMedia('(pointer: coarse)').matches && !matchMedia('(any-pointer: fine)').matches;
 }
 
 function isComposing(event: KeyboardEvent): boolean {

@@ -2,6 +2,7 @@
 import type { Chat } from '../chat';
 import type { Notice, State } from '../state';
 import { button, byId, element } from './dom';
+import { focusMessage } from './focus';
 
 export function createNotices(chat: Chat): (state: State) => void {
   const region = byId('notices', HTMLElement);
@@ -28,7 +29,7 @@ function unansweredFailure(state: State): string | null {
 function noticeItem(notice: Notice, chat: Chat): HTMLElement {
   const dismiss = button('button small quiet', 'Dismiss', () => {
     chat.dismiss(notice.code);
-    byId('message', HTMLTextAreaElement).focus();
+    focusMessage();
   });
   return element('div', 'notice', element('p', '', notice.sentence), dismiss);
 }
@@ -36,6 +37,7 @@ function noticeItem(notice: Notice, chat: Chat): HTMLElement {
 function failureItem(sentence: string, chat: Chat): HTMLElement {
   const reconnect = button('button small', 'Reconnect', () => {
     chat.reconnect();
+    focusMessage();
   });
   const item = element('div', 'notice severe', element('p', '', sentence), reconnect);
   item.setAttribute('role', 'alert');

@@ -3,6 +3,7 @@ import type { Chat } from '../chat';
 import type { Answer, Turn } from '../state';
 import { answerFigures } from '../words';
 import { button, element, setText } from './dom';
+import { focusMessage } from './focus';
 
 export interface TurnView {
   readonly articles: readonly HTMLElement[];
@@ -24,6 +25,7 @@ export function createTurnView(turn: Turn, chat: Chat): TurnView {
   const copy = copyButton(() => text.textContent);
   const retry = button('button small', 'Try again', () => {
     chat.retry();
+    focusMessage();
   });
   const foot = element('div', 'answer-foot', figures, retry, copy);
   const article = element('article', 'answer', text, dots, remark, failure, foot);

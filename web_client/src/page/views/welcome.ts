@@ -2,16 +2,16 @@
 import type { Chat } from '../chat';
 import type { State } from '../state';
 import { button, byId } from './dom';
+import { focusMessage } from './focus';
 
 const EXAMPLES = ['What is the capital of Japan?', 'Tell me a story.', 'What runs in my browser?'];
 
 export function createWelcome(chat: Chat): (state: State) => void {
   const section = byId('welcome', HTMLElement);
-  const box = byId('message', HTMLTextAreaElement);
   const examples = EXAMPLES.map((example) =>
     button('example', example, () => {
       chat.send(example);
-      box.focus({ preventScroll: true });
+      focusMessage();
     }),
   );
   byId('examples', HTMLElement).append(...examples);
