@@ -1,2 +1,5 @@
 /** Where the page's server has the runtime's files, with a slash at the end; vite.config.ts fills it in. */
 declare const __ORT_FOLDER__: string;
+
+/** Missing from TypeScript's library for workers. */
+declare const GPUBufferUsage: { readonly STORAGE: number; readonly COPY_SRC: number; readonly COPY_DST: number };

@@ -1,0 +1,120 @@
+/** The one file that imports onnxruntime-web: sessions, tensors and runs, one at a time. */
+import * as ort from 'onnxruntime-web/webgpu';
+import { RuntimeError } from '../protocol/errors';
+import type { Gpu } from './gpu';
+
+export type Tensor = ort.Tensor;
+export type Session = ort.InferenceSession;
+export type Feeds = Readonly<Record<string, Tensor>>;
+/** An output's tensor to write into, or null to have one made. */
+export type Fetches = Readonly<Record<string, Tensor | null>>;
+export type FloatType = 'float32' | 'float16';
+
+export interface Graph {
+  readonly graph: Uint8Array;
+  readonly weights: { readonly path: string; readonly data: Uint8Array } | null;
+}
+
+ort.env.wasm.wasmPaths = new URL(__ORT_FOLDER__, self.location.origin).href;
+ort.env.logLevel = 'error';
+
+/** Overlapping calls into the runtime hang the page, whatever session they are of: all of them go through this chain. */
+let last: Promise<unknown> = Promise.resolve();
+
+function alone<T>(call: () => Promise<T>): Promise<T> {
+  const mine = last.then(call);
+  last = mine.catch(() => undefined);
+  return mine;
+}
+
+const BYTES: Readonly<Record<FloatType, number>> = { float32: 4, float16: 2 };
+
+export class Runtime {
+  /** `threads` counts for wasm, and only for the first runtime of the worker. */
+  constructor(
+    readonly gpu: Gpu | null,
+    threads: number,
+  ) {
+    ort.env.wasm.numThreads = threads;
+  }
+
+  get backend(): 'webgpu' | 'wasm' {
+    return this.gpu === null ? 'wasm' : 'webgpu';
+  }
+
+  /** Every output stays on the device; `download` brings one to the processor. Throws `block_unusable`. */
+  async compile({ graph, weights }: Graph): Promise<Session> {
+    const options: ort.InferenceSession.SessionOptions = {
+      executionProviders: [this.gpu === null ? 'wasm' : { name: 'webgpu', device: this.gpu.device }],
+      preferredOutputLocation: this.gpu === null ? 'cpu' : 'gpu-buffer',
+      externalData: weights === null ? [] : [{ path: weights.path, data: weights.data }],
+      logSeverityLevel: 3,
+    };
+    return alone(() => ort.InferenceSession.create(graph, options)).catch((error: unknown) => {
+      throw new RuntimeError('block_unusable', `A block could not be loaded (${reason(error)}); choose another backend or split 0.`);
+    });
+  }
+
+  /** Throws `run_failed`. */
+  async run(session: Session, feeds: Feeds, fetches: Fetches): Promise<Readonly<Record<string, Tensor>>> {
+    return alone(() => session.run(feeds, fetches)).catch((error: unknown) => {
+      throw new RuntimeError('run_failed', `A block stopped computing (${reason(error)}); the server takes over.`);
+    });
+  }
+
+  /** The values, wherever they are; the tensor is gone afterwards. float16 comes as bits. */
+  async download(tensor: Tensor): Promise<Float32Array | Uint16Array> {
+    const data = await alone(() => tensor.getData(true)).catch((error: unknown) => {
+      throw new RuntimeError('run_failed', `The result of a block could not be read (${reason(error)}); the server takes over.`);
+    });
+    if (data instanceof Float32Array) return data;
+    // float16 comes as Float16Array or as Uint16Array, as the browser has it.
+    if (ArrayBuffer.isView(data) && data.byteLength === 2 * tensor.size) return new Uint16Array(data.buffer, data.byteOffset, tensor.size);
+    throw new RuntimeError('run_failed', 'A block gave a result of an unknown type; report this to the operator.');
+  }
+
+  integers(values: readonly number[], dims: readonly number[]): Tensor {
+    return new ort.Tensor('int32', Int32Array.from(values), dims);
+  }
+
+  /** A tensor of the processor's; the runtime copies it to the device when it runs. */
+  floats(type: FloatType, values: Float32Array | Uint16Array, dims: readonly number[]): Tensor {
+    if (type === 'float32') return new ort.Tensor('float32', values as Float32Array, dims);
+    // The constructor takes only what the browser itself would use for float16.
+    const data = typeof Float16Array === 'undefined' ? values : new Float16Array(values.buffer, values.byteOffset, values.length);
+    return new ort.Tensor('float16', data as Uint16Array, dims);
+  }
+
+  /** A tensor that stays on the device for many runs. */
+  resident(type: FloatType, values: Float32Array | Uint16Array, dims: readonly number[]): Tensor {
+    if (this.gpu === null) return this.floats(type, values, dims);
+    const { tensor, buffer } = this.buffer(this.gpu.device, type, dims);
+    this.gpu.device.queue.writeBuffer(buffer, 0, values.buffer, values.byteOffset, values.byteLength);
+    return tensor;
+  }
+
+  /** Zeros that stay on the device. Throws `out_of_memory` when the device has no room for them. */
+  async zeros(type: FloatType, dims: readonly number[]): Promise<Tensor> {
+    const elements = dims.reduce((product, dim) => product * dim, 1);
+    if (this.gpu === null) return this.floats(type, type === 'float32' ? new Float32Array(elements) : new Uint16Array(elements), dims);
+    const { device } = this.gpu;
+    device.pushErrorScope('out-of-memory');
+    const { tensor } = this.buffer(device, type, dims); // WebGPU clears new buffers
+    if ((await device.popErrorScope()) !== null) {
+      tensor.dispose();
+      throw new RuntimeError('out_of_memory', 'The graphics memory is full; close other pages or choose a smaller split.');
+    }
+    return tensor;
+  }
+
+  private buffer(device: GPUDevice, type: FloatType, dims: readonly number[]): { tensor: Tensor; buffer: GPUBuffer } {
+    const bytes = dims.reduce((product, dim) => product * dim, BYTES[type]);
+    const buffer = device.createBuffer({ size: Math.ceil(bytes / 16) * 16, usage: GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST });
+    const dispose = (): void => {
+      buffer.destroy();
+    };
+    return { tensor: ort.Tensor.fromGpuBuffer(buffer, { dataType: type, dims, dispose }), buffer };
+  }
+}
+
+const reason = (error: unknown): string => (error instanceof Error ? error.message : String(error)).slice(0, 200);
