@@ -52,7 +52,7 @@ def initializers(graph: GraphProto) -> dict[str, TensorProto]:
     return {tensor.name: tensor for tensor in graph.initializer}
 
 
-def _tensor(name: str, shape: Sequence[object], dtype: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
+def _tensor(name: str, shape: Sequence[str | int], dtype: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, dtype, shape)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from splitllm.bundle import BLOCK_INPUTS, BLOCK_OUTPUTS, Bundle
-from splitllm.errors import BundleError, ExportError, VerificationError
+from splitllm.errors import BundleError, VerificationError
 
 from .chain import open_session
 from .gate import Figures, Progress, check_numbers
@@ -59,7 +59,7 @@ def verify_bundle(folder: Path, against: str | Path | None = None, *, progress: 
         graphs = _check_graphs(bundle, progress)
         if against is not None:
             figures = _compare(bundle, against, progress)
-    except (BundleError, ExportError) as error:
+    except VerificationError as error:
         problems.append(error.message)
     return VerifyReport(
         ok=not problems,
