@@ -8,7 +8,7 @@
     │   └── ExportError       a model that cannot become a correct bundle
     ├── MachineError          the machine lacks something (port, runtime)   exit 1
     ├── ProtocolError         the peer broke PROTOCOL.md; the connection ends
-    ├── TurnError             this turn cannot go on; the session can
+    ├── TurnError             this turn cannot go on; the session can  exit 2
     ├── CapacityError         the server is full; try again later
     └── RemoteError           an error the peer sent us
 
@@ -87,6 +87,7 @@ class TurnError(SplitLLMError):
     """
 
     default_code = "turn_refused"
+    exit_code = 2
 
     def __init__(self, message: str, *, code: str | None = None, expected_position: int | None = None) -> None:
         super().__init__(message, code=code)

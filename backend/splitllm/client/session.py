@@ -11,7 +11,7 @@ import websockets
 from websockets.asyncio.client import ClientConnection, connect
 
 from .. import __version__
-from ..errors import MachineError, ProtocolError, RemoteError
+from ..errors import MachineError, ProtocolError, RemoteError, TurnError
 from ..protocol import (
     PROTOCOL_VERSION,
     Frame,
@@ -111,9 +111,17 @@ class ClientSession:
             stop: strings that end the answer.
 
         Raises:
+            TurnError: the conversation is longer than the session.
             RemoteError: the server refuses the turn.
             MachineError: the connection was lost.
         """
+        limit = self.plan["max_tokens"]
+        if len(ids) + 1 > limit:
+            raise TurnError(
+                f"the conversation has {len(ids)} tokens and the session holds {limit} with the answer; shorten it or start "
+                "a new chat",
+                code="context_overflow",
+            )
         start = min(_common_prefix(self._ids, ids), len(ids) - 1)
         self._turn += 1
         turn = TurnRequest(
