@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from splitllm.bundle import Bundle
 from splitllm.resources import demo_bundle
+
+from tests import oracle
+from tests.support import ServerProcess, running_server
 
 
 @pytest.fixture(scope="session")
 def bundle() -> Bundle:
     """The committed bundle of tiny-chat: 8 blocks, hidden 128."""
     return Bundle.open(demo_bundle())
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[ServerProcess]:
+    """A real server of tiny-chat, in its own process."""
+    with running_server(demo_bundle()) as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def transformers_texts() -> dict[str, str]:
+    """Greedy text per oracle prompt, by transformers."""
+    return oracle.transformers_texts()

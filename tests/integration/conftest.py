@@ -6,15 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from splitllm.resources import demo_bundle
 
-from tests.support import ServerProcess, running_server
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[ServerProcess]:
-    with running_server(demo_bundle()) as process:
-        yield process
+from tests.support import ServerProcess
 
 
 @pytest.fixture(scope="session")

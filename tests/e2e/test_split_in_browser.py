@@ -1,0 +1,55 @@
+"""The oracle in a real browser: greedy text equals transformers' for k = 0, 3, 8, on WebGPU and on wasm."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.oracle import MAX_TOKENS, PROMPTS
+
+from .conftest import OpenPage
+
+pytestmark = pytest.mark.browser
+EXACT = {"variant": "float32", "wire": "float32", "temperature": 0, "max_tokens": MAX_TOKENS}
+LOAD_TIMEOUT_MS = 120_000
+
+
+@pytest.mark.parametrize("split", [0, 3, 8])
+@pytest.mark.parametrize("backend", ["webgpu", "wasm"])
+def test_text_equals_transformers(
+    open_page: OpenPage, transformers_texts: dict[str, str], backend: str, split: int
+) -> None:
+    chat = open_page(split=split, backend=backend, **EXACT)
+    for prompt in PROMPTS:
+        chat.new_chat.click()
+        assert chat.ask(prompt) == transformers_texts[prompt], f"{backend}, split {split}, prompt {prompt!r}"
+    told = chat.diagnostics()
+    assert told["split"] == split
+    assert told["crossOriginIsolated"] is True
+    expect(chat.split).to_contain_text(f"{split} of 8 blocks in your browser")
+    if split == 0:
+        assert sum(told["blockRuns"]) == 0
+        return
+    assert told["backend"] == backend
+    runs = told["blockRuns"]
+    assert len(runs) >= split
+    assert min(runs[:split]) > len(PROMPTS)
+    if backend == "webgpu":
+        assert told["adapter"] is not None
+        assert told["adapter"]["vendor"]
+        assert set(told["kvLocations"][:split]) == {"gpu-buffer"}
+    else:
+        assert set(told["kvLocations"][:split]) == {"cpu"}
+
+
+def test_float16_activations_give_the_same_text(open_page: OpenPage, transformers_texts: dict[str, str]) -> None:
+    chat = open_page(split=3, backend="webgpu", **{**EXACT, "wire": "float16"})
+    for prompt in PROMPTS[:4]:
+        chat.new_chat.click()
+        assert chat.ask(prompt) == transformers_texts[prompt]
+
+
+def test_the_browser_really_has_an_adapter(open_page: OpenPage) -> None:
+    chat = open_page(split=0)
+    adapter = chat.page.evaluate("navigator.gpu.requestAdapter().then((a) => a && a.info.architecture)")
+    assert adapter, "no WebGPU adapter: these tests would prove nothing"
