@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import numpy as np
@@ -17,17 +17,21 @@ _PRODUCER: Final = "splitllm"
 _MICROSOFT: Final = "com.microsoft"
 _CHAIN_LIMIT: Final = 6
 _NORM_CHAIN: Final = ("Pow", "ReduceMean", "Add", "Sqrt", "Div", "Mul")
+#: A size, or the name of one that is only known when the graph runs.
+Shape = tuple[int | str, ...]
 
 
 def finish_block(model: ModelProto, sizes: Sizes) -> ModelProto:
     """Give a traced block the inputs, outputs and names of BUNDLE.md, "Graph of a block"."""
-    s, cache = sizes, ["batch", sizes.kv_heads, "capacity", sizes.head_dim]
-    states, rope = ["batch", "rows", s.hidden_size], [s.max_context, s.head_dim // 2]
-    present = ["batch", s.kv_heads, "present_capacity", s.head_dim]
+    s = sizes
+    states: Shape = ("batch", "rows", s.hidden_size)
+    rope: Shape = (s.max_context, s.head_dim // 2)
+    cache: Shape = ("batch", s.kv_heads, "capacity", s.head_dim)
+    present: Shape = ("batch", s.kv_heads, "present_capacity", s.head_dim)
     inputs = [
         _tensor("hidden_states", states),
-        _tensor("seqlens_k", ["batch"], TensorProto.INT32),
-        _tensor("total_sequence_length", [], TensorProto.INT32),
+        _tensor("seqlens_k", ("batch",), TensorProto.INT32),
+        _tensor("total_sequence_length", (), TensorProto.INT32),
         _tensor("past_key", cache),
         _tensor("past_value", cache),
         _tensor("cos_cache", rope),
@@ -43,8 +47,8 @@ def finish_block(model: ModelProto, sizes: Sizes) -> ModelProto:
 
 def finish_head(model: ModelProto, sizes: Sizes) -> ModelProto:
     """Give a traced head the input and output of BUNDLE.md, "Graph of the head"."""
-    inputs = [_tensor("hidden_states", ["batch", "rows", sizes.hidden_size])]
-    return _finish(model, inputs, [_tensor("logits", ["batch", "rows", sizes.vocab_size])])
+    inputs = [_tensor("hidden_states", ("batch", "rows", sizes.hidden_size))]
+    return _finish(model, inputs, [_tensor("logits", ("batch", "rows", sizes.vocab_size))])
 
 
 def initializers(graph: GraphProto) -> dict[str, TensorProto]:
@@ -52,7 +56,7 @@ def initializers(graph: GraphProto) -> dict[str, TensorProto]:
     return {tensor.name: tensor for tensor in graph.initializer}
 
 
-def _tensor(name: str, shape: Sequence[str | int], dtype: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
+def _tensor(name: str, shape: Shape, dtype: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, dtype, shape)
 
 
