@@ -103,7 +103,7 @@ export class Blocks {
 
   async close(): Promise<void> {
     this.resize(0);
-    for (const block of this.blocks.splice(0)) await block.session.release();
+    for (const block of this.blocks.splice(0)) await this.runtime.release(block.session);
   }
 }
 

@@ -1,8 +1,28 @@
-/** The engine's thread. */
+/** The engine's thread: commands in, events out (src/api.ts). */
 import type { Command, EngineEvent } from '../api';
+import { Engine } from './engine';
 
-const scope = self as unknown as DedicatedWorkerGlobalScope;
-scope.addEventListener('message', (message: MessageEvent<Command>) => {
-  const event: EngineEvent = { type: 'failed', ask: null, code: 'not_built', sentence: `The engine cannot do ${message.data.type} yet.` };
-  scope.postMessage(event);
+let engine: Engine | null = null;
+
+const emit = (event: EngineEvent): void => {
+  self.postMessage(event);
+};
+
+self.addEventListener('message', ({ data: command }: MessageEvent<Command>) => {
+  switch (command.type) {
+    case 'connect':
+      engine?.close();
+      engine = new Engine(command.options, emit);
+      engine.start();
+      return;
+    case 'ask':
+      engine?.ask(command);
+      return;
+    case 'stop':
+      engine?.stop(command.ask);
+      return;
+    case 'diagnose':
+      engine?.diagnose();
+      return;
+  }
 });

@@ -21,21 +21,23 @@ ort.env.logLevel = 'error';
 /** Overlapping calls into the runtime hang the page, whatever session they are of: all of them go through this chain. */
 let last: Promise<unknown> = Promise.resolve();
 
-function alone<T>(call: () => Promise<T>): Promise<T> {
-  const mine = last.then(call);
-  last = mine.catch(() => undefined);
-  return mine;
-}
-
 const BYTES: Readonly<Record<FloatType, number>> = { float32: 4, float16: 2 };
 
 export class Runtime {
+  /** Rejects when the device goes away, which ONNX Runtime may answer by never finishing a call. */
+  private readonly lost: Promise<never>;
+
   /** `threads` counts for wasm, and only for the first runtime of the worker. */
   constructor(
     readonly gpu: Gpu | null,
     threads: number,
   ) {
     ort.env.wasm.numThreads = threads;
+    const lost = gpu?.device.lost ?? new Promise<never>(() => undefined);
+    this.lost = lost.then(() => {
+      throw new RuntimeError('device_lost', 'The graphics device went away; the server takes over.');
+    });
+    this.lost.catch(() => undefined);
   }
 
   get backend(): 'webgpu' | 'wasm' {
@@ -50,27 +52,25 @@ export class Runtime {
       externalData: weights === null ? [] : [{ path: weights.path, data: weights.data }],
       logSeverityLevel: 3,
     };
-    return alone(() => ort.InferenceSession.create(graph, options)).catch((error: unknown) => {
-      throw new RuntimeError('block_unusable', `A block could not be loaded (${reason(error)}); choose another backend or split 0.`);
-    });
+    return this.alone('block_unusable', 'A block could not be loaded', () => ort.InferenceSession.create(graph, options));
   }
 
   /** Throws `run_failed`. */
   async run(session: Session, feeds: Feeds, fetches: Fetches): Promise<Readonly<Record<string, Tensor>>> {
-    return alone(() => session.run(feeds, fetches)).catch((error: unknown) => {
-      throw new RuntimeError('run_failed', `A block stopped computing (${reason(error)}); the server takes over.`);
-    });
+    return this.alone('run_failed', 'A block stopped computing', () => session.run(feeds, fetches));
   }
 
   /** The values, wherever they are; the tensor is gone afterwards. float16 comes as bits. */
   async download(tensor: Tensor): Promise<Float32Array | Uint16Array> {
-    const data = await alone(() => tensor.getData(true)).catch((error: unknown) => {
-      throw new RuntimeError('run_failed', `The result of a block could not be read (${reason(error)}); the server takes over.`);
-    });
+    const data = await this.alone('run_failed', 'The result of a block could not be read', () => tensor.getData(true));
     if (data instanceof Float32Array) return data;
     // float16 comes as Float16Array or as Uint16Array, as the browser has it.
     if (ArrayBuffer.isView(data) && data.byteLength === 2 * tensor.size) return new Uint16Array(data.buffer, data.byteOffset, tensor.size);
     throw new RuntimeError('run_failed', 'A block gave a result of an unknown type; report this to the operator.');
+  }
+
+  async release(session: Session): Promise<void> {
+    await this.alone('run_failed', 'A block could not be released', () => session.release());
   }
 
   integers(values: readonly number[], dims: readonly number[]): Tensor {
@@ -107,6 +107,17 @@ export class Runtime {
     return tensor;
   }
 
+  /** Call the runtime when nobody else does. */
+  private alone<T>(code: string, what: string, call: () => Promise<T>): Promise<T> {
+    const mine = last.then(() => Promise.race([call(), this.lost]));
+    last = mine.catch(() => undefined);
+    return mine.catch((error: unknown) => {
+      if (error instanceof RuntimeError) throw error;
+      const reason = error instanceof Error ? error.message : String(error);
+      throw new RuntimeError(code, `${what} (${reason.slice(0, 200)}); the server takes over.`);
+    });
+  }
+
   private buffer(device: GPUDevice, type: FloatType, dims: readonly number[]): { tensor: Tensor; buffer: GPUBuffer } {
     const bytes = dims.reduce((product, dim) => product * dim, BYTES[type]);
     const buffer = device.createBuffer({ size: Math.ceil(bytes / 16) * 16, usage: GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST });
@@ -116,5 +127,3 @@ export class Runtime {
     return { tensor: ort.Tensor.fromGpuBuffer(buffer, { dataType: type, dims, dispose }), buffer };
   }
 }
-
-const reason = (error: unknown): string => (error instanceof Error ? error.message : String(error)).slice(0, 200);

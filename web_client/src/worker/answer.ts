@@ -1,0 +1,71 @@
+/** What is known of one answer while it is made. */
+import type { AnswerStats, Command } from '../api';
+import type { Done, Sampling } from '../protocol/messages.generated';
+import { AnswerText } from '../text/answer';
+import type { TextCodec } from '../text/codec';
+
+export type Ask = Extract<Command, { type: 'ask' }>;
+
+/** Of the protocol: a `turn` with more would be refused whole. */
+const MOST_STOPS = 8;
+const LONGEST_STOP = 200;
+
+export class Answer {
+  /** Ids of the answer so far, over all attempts. */
+  readonly ids: number[] = [];
+  /** What the server is told; stop strings that the protocol does not carry are looked for here alone. */
+  readonly stop: readonly string[];
+  private readonly text: AnswerText;
+  private readonly asked = performance.now();
+  private firstAt: number | null = null;
+  private lastAt = 0;
+  private blocksRun = 0;
+  private blocksSaved = 0;
+
+  constructor(
+    readonly ask: Ask,
+    codec: TextCodec,
+  ) {
+    const stop = ask.stop.filter((text) => text !== '');
+    this.stop = stop.filter((text) => text.length <= LONGEST_STOP).slice(0, MOST_STOPS);
+    this.text = new AnswerText((ids) => codec.decode(ids), stop);
+  }
+
+  get sampling(): Sampling {
+    const { temperature, topP, topK, minP, repetitionPenalty, seed } = this.ask.sampling;
+    return { temperature, top_p: topP, top_k: topK, min_p: minP, repetition_penalty: repetitionPenalty, seed };
+  }
+
+  /** The text that these tokens add for certain. */
+  push(ids: readonly number[]): string {
+    this.lastAt = performance.now();
+    this.firstAt ??= this.lastAt;
+    this.ids.push(...ids);
+    return this.text.push(ids);
+  }
+
+  /** Whether a stop string stands in the text, also one that two attempts wrote together. */
+  get stopped(): boolean {
+    return this.text.stopped;
+  }
+
+  count(stats: Done['stats']): void {
+    this.blocksRun += stats.server_blocks_run;
+    this.blocksSaved += stats.server_blocks_saved;
+  }
+
+  finish(): { readonly rest: string; readonly text: string } {
+    return this.text.finish();
+  }
+
+  get stats(): AnswerStats {
+    const tokens = this.ids.length;
+    return {
+      tokens,
+      ttftMs: this.firstAt === null ? null : this.firstAt - this.asked,
+      tpotMs: this.firstAt === null || tokens < 2 ? null : (this.lastAt - this.firstAt) / (tokens - 1),
+      serverBlocksRun: this.blocksRun,
+      serverBlocksSaved: this.blocksSaved,
+    };
+  }
+}

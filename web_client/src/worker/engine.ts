@@ -1,0 +1,398 @@
+/**
+ * The engine: connects, opens a session with what is there (chat works before any weight has arrived), lets blocks arrive in the
+ * background, plans again between turns, and answers.
+ */
+import type { Diagnostics, EngineEvent, EngineOptions, Phase, Wire } from '../api';
+import { ConnectionError, RuntimeError, SessionError, SplitLLMError } from '../protocol/errors';
+import type { Done, Plan, Report, Split } from '../protocol/messages.generated';
+import type { Work } from '../session/session';
+import { Answer } from './answer';
+import type { Ask } from './answer';
+import { grow } from './growth';
+import type { GrowthHost, Wanted } from './growth';
+import { ServerLink } from './link';
+import type { LocalModel } from './local';
+import { Log } from './log';
+import { PREFILL_ROWS } from './measure';
+import { loadModel } from './model';
+import type { Model } from './model';
+import { Serial } from './serial';
+import { runTurn } from './turn';
+
+const AGENT = 'splitllm-web';
+/** Positions asked for: memory for all of them is reserved on both sides, and a chat of this length is a long one. */
+const SESSION_TOKENS = 4096;
+const FEWEST_SESSION_TOKENS = 256;
+const PROGRESS_EVERY_MS = 100;
+
+export class Engine {
+  private readonly log = new Log();
+  /** Answers, plans and measurements, one after the other. */
+  private readonly serial = new Serial();
+  private model: Model | null = null;
+  private link: ServerLink | null = null;
+  private local: LocalModel | null = null;
+  private growing = false;
+  private grown = false;
+  private closed = false;
+  private wire: Wire;
+  private expectedPromptTokens = PREFILL_ROWS;
+  /** The answers that were asked for and are not finished. */
+  private readonly open = new Map<number, Answer | null>();
+  private readonly stopRequested = new Set<number>();
+  private progress: Extract<EngineEvent, { type: 'phase' }> = { type: 'phase', phase: 'connecting', doneBytes: 0, totalBytes: 0, blocksReady: 0 };
+  private progressAt = 0;
+
+  constructor(
+    private readonly options: EngineOptions,
+    private readonly emit: (event: EngineEvent) => void,
+  ) {
+    this.wire = options.wire;
+  }
+
+  start(): void {
+    this.emit(this.progress);
+    void this.serial.run(async () => {
+      try {
+        await this.connect();
+      } catch (error) {
+        this.fail(null, error);
+      }
+    });
+  }
+
+  ask(ask: Ask): void {
+    this.open.set(ask.ask, null);
+    void this.serial.run(async () => {
+      try {
+        await this.answer(ask);
+      } catch (error) {
+        this.fail(ask.ask, error);
+      } finally {
+        this.open.delete(ask.ask);
+        this.stopRequested.delete(ask.ask);
+      }
+    });
+  }
+
+  stop(ask: number): void {
+    if (!this.open.has(ask)) return;
+    this.stopRequested.add(ask);
+    if (this.open.get(ask) != null) this.cancelTurn();
+  }
+
+  diagnose(): void {
+    const gpu = this.local?.gpu ?? null;
+    const diagnostics: Diagnostics = {
+      adapter: gpu === null ? null : { vendor: gpu.vendor, architecture: gpu.architecture, shaderF16: gpu.shaderF16 },
+      backend: this.local?.backend ?? 'none',
+      split: this.link?.session.plan?.split ?? 0,
+      blockRuns: this.local?.blocks.runs ?? [],
+      kvLocations: this.local?.blocks.kvLocations ?? [],
+      crossOriginIsolated: self.crossOriginIsolated,
+      log: this.log.lines,
+    };
+    this.emit({ type: 'diagnostics', diagnostics });
+  }
+
+  close(): void {
+    this.closed = true;
+    this.link?.close();
+    void this.local?.close();
+  }
+
+  // -- connecting -----------------------------------------------------------------------------------------------------
+
+  /** Model, connection, session: whatever of them is missing. */
+  private async connect(): Promise<void> {
+    this.model ??= await this.loadModel();
+    const ready = this.link?.alive === true && this.link.session.plan !== null;
+    if (ready) return;
+    const link = this.link?.alive === true ? this.link : await this.connectLink(this.model);
+    // A split that was asked for by number is what the session begins with, so its blocks come first.
+    if (this.forcedSplit > 0 && !this.grown) await this.growNow(this.model);
+    await this.openSession(link);
+    if (this.options.split === 'auto' && !this.grown) this.growInBackground(this.model, this.backends);
+    else if (!this.growing) this.setPhase('ready');
+  }
+
+  private async connectLink(model: Model): Promise<ServerLink> {
+    if (!this.growing) this.setPhase('connecting');
+    const link = await ServerLink.connect(this.options.server, AGENT, model.identity, () => {
+      this.log.add('disconnected');
+      if (!this.closed) this.emit({ ...this.progress, phase: 'disconnected' });
+    });
+    this.log.add(`connected to ${link.welcome.agent}, ${link.welcome.model}, ${link.welcome.blocks} blocks`);
+    this.link = link;
+    return link;
+  }
+
+  private async loadModel(): Promise<Model> {
+    const model = await loadModel(this.options.server);
+    const { name, blocks } = model.manifest.model;
+    this.log.add(`bundle ${name}, ${blocks} blocks, ${model.identity?.slice(0, 12) ?? 'not identified'}`);
+    if (model.identity === null && this.options.backend !== 'none' && this.options.split !== 0) {
+      this.grown = true; // nothing to grow with
+      this.notice('insecure_context', 'This page was not loaded over https, so the browser can neither verify weights nor use WebGPU; the server runs the whole model.');
+    }
+    return model;
+  }
+
+  private async openSession(link: ServerLink): Promise<void> {
+    const { max_context: most } = link.welcome.limits;
+    let maxTokens = Math.min(most, this.model?.manifest.model.max_context ?? most, SESSION_TOKENS);
+    for (;;) {
+      try {
+        this.adoptPlan(
+          await link.openSession({ report: this.report, split: this.split, wire: this.wire, maxTokens, expectedPromptTokens: this.expectedPromptTokens }),
+        );
+        return;
+      } catch (error) {
+        const smaller = Math.floor(maxTokens / 2);
+        if (!(error instanceof SessionError) || error.code !== 'kv_exhausted' || smaller < FEWEST_SESSION_TOKENS) throw error;
+        maxTokens = smaller;
+      }
+    }
+  }
+
+  /** Between turns: tell the server what is here now. */
+  private async replan(): Promise<void> {
+    if (this.link?.alive !== true || this.link.session.state !== 'idle') return;
+    try {
+      this.adoptPlan(await this.link.replan(this.report, this.split, this.expectedPromptTokens));
+    } catch (error) {
+      // The former plan stays in force; a lost connection is mended by the next question.
+      if (!(error instanceof SplitLLMError)) throw error;
+      this.log.add(`no new plan: ${error.code}: ${error.message}`);
+      if (error instanceof SessionError) this.notice(error.code, error.message);
+    }
+  }
+
+  private adoptPlan(plan: Plan): void {
+    if (this.local?.blocks.resize(plan.max_tokens) === true) this.link?.session.forgetClientKv();
+    this.log.add(`split ${plan.split}, ${plan.max_tokens} tokens: ${plan.reason}`);
+    this.emit({
+      type: 'split',
+      state: {
+        split: plan.split,
+        blocks: this.link?.welcome.blocks ?? plan.split,
+        backend: this.local?.backend ?? 'none',
+        variant: this.local?.variant ?? 'float32',
+        wire: plan.wire,
+        reason: plan.reason,
+        feasible: plan.feasible,
+        savedFraction: plan.saved_fraction,
+        rttMs: plan.rtt_ms,
+        predictedTtftMs: plan.predicted.ttft_ms,
+        predictedTpotMs: plan.predicted.tpot_ms,
+      },
+    });
+  }
+
+  private get report(): Report {
+    return (
+      this.local?.report ?? { backend: 'none', variant: 'float32', blocks_ready: 0, decode_ms: null, prefill_ms: null, prefill_rows: PREFILL_ROWS, memory_bytes: null }
+    );
+  }
+
+  /** What to ask the planner for: a number only as far as blocks are here. */
+  private get split(): Split {
+    return this.options.split === 'auto' ? 'auto' : Math.min(this.forcedSplit, this.local?.blocks.ready ?? 0);
+  }
+
+  private get forcedSplit(): number {
+    return this.options.split === 'auto' ? 0 : this.options.split;
+  }
+
+  // -- blocks ---------------------------------------------------------------------------------------------------------
+
+  private get backends(): Wanted['backends'] {
+    switch (this.options.backend) {
+      case 'none':
+        return [];
+      case 'wasm':
+        return ['wasm'];
+      case 'webgpu':
+      case 'auto':
+        return ['webgpu', 'wasm'];
+    }
+  }
+
+  /** Load the blocks of a split that was asked for, before the session opens. */
+  private async growNow(model: Model): Promise<void> {
+    this.grown = true;
+    const host = this.growthHost((task) => task(), () => Promise.resolve(true));
+    await grow(model, { backends: this.backends, variant: this.options.variant, blocks: this.forcedSplit }, host);
+    const ready = this.local?.blocks.ready ?? 0;
+    if (ready < this.forcedSplit) this.notice('split_reduced', `Only ${ready} blocks can run here, so the server runs the rest.`);
+  }
+
+  private growInBackground(model: Model, backends: Wanted['backends']): void {
+    this.grown = true;
+    if (backends.length === 0) {
+      this.setPhase('ready');
+      return;
+    }
+    const host = this.growthHost(
+      (task) => this.serial.run(task),
+      async (local) => {
+        await this.serial.run(() => this.replan());
+        const split = this.link?.session.plan?.split ?? 0;
+        return this.local === local && split >= local.blocks.ready;
+      },
+    );
+    this.growing = true;
+    grow(model, { backends, variant: this.options.variant, blocks: null }, host)
+      .catch((error: unknown) => {
+        if (this.closed) return;
+        const { code, message } = asSplitLLMError(error);
+        this.notice(code, message);
+      })
+      .finally(() => {
+        this.growing = false;
+        if (!this.closed) this.setPhase('ready');
+      });
+  }
+
+  private growthHost(exclusive: GrowthHost['exclusive'], arrived: GrowthHost['arrived']): GrowthHost {
+    return {
+      exclusive,
+      arrived,
+      progress: (phase, doneBytes, totalBytes, blocksReady) => {
+        this.setProgress({ type: 'phase', phase, doneBytes, totalBytes, blocksReady });
+      },
+      adopt: (local) => {
+        this.local = local;
+        this.log.add(`${local.backend}${local.gpu === null ? '' : ` (${local.gpu.vendor} ${local.gpu.architecture})`}, ${local.variant}`);
+        const plan = this.link?.session.plan;
+        if (plan != null) local.blocks.resize(plan.max_tokens);
+        void local.gpu?.device.lost.then(() => {
+          if (this.local !== local || this.growing || this.closed) return;
+          this.stepDown(local, new RuntimeError('device_lost', 'The graphics device went away; the server takes over.'));
+          void this.serial.run(() => this.replan());
+        });
+      },
+      abandon: (error) => {
+        this.notice(error.code, error.message);
+        void this.local?.close().catch(() => undefined);
+        this.local = null;
+      },
+    };
+  }
+
+  /** The blocks here cannot be used any more: go on without them, and with wasm where that may be. */
+  private stepDown(local: LocalModel, error: SplitLLMError): void {
+    if (this.local !== local || this.closed) return;
+    this.local = null;
+    this.notice(error.code, error.message);
+    void local.close().catch(() => undefined);
+    if (this.model !== null && local.backend === 'webgpu' && this.options.split === 'auto') this.growInBackground(this.model, ['wasm']);
+  }
+
+  // -- answering ------------------------------------------------------------------------------------------------------
+
+  private async answer(ask: Ask): Promise<void> {
+    await this.connect();
+    if (this.model === null) return;
+    const answer = new Answer(ask, this.model.codec);
+    this.open.set(ask.ask, answer);
+    const prompt = this.model.codec.encodeChat(ask.messages);
+    const reason = await this.attempt(answer, prompt).catch(async (error: unknown) => {
+      await this.recover(error);
+      return this.attempt(answer, prompt); // once more, from what was not seen yet
+    });
+    const { rest, text } = answer.finish();
+    if (rest !== '') this.emit({ type: 'text', ask: ask.ask, text: rest });
+    this.emit({ type: 'finished', ask: ask.ask, text, finishReason: answer.stopped ? 'stop_string' : reason, stats: answer.stats });
+  }
+
+  /** Ask for what the answer still lacks. Returns why it ended. */
+  private async attempt(answer: Answer, prompt: readonly number[]): Promise<Done['finish_reason']> {
+    const { ask } = answer.ask;
+    const missing = answer.ask.maxTokens - answer.ids.length;
+    if (this.stopRequested.has(ask)) return 'cancelled';
+    if (missing < 1) return 'length';
+    const link = this.link;
+    if (link === null) throw new ConnectionError('disconnected', 'The connection to the server was lost; ask again to reconnect.');
+    const request = { prompt: [...prompt, ...answer.ids], maxTokens: missing, sampling: answer.sampling, stop: answer.stop };
+    this.expectedPromptTokens = request.prompt.length;
+    const done = await runTurn(
+      link,
+      request,
+      (work) => this.compute(work),
+      (ids) => {
+        const text = answer.push(ids);
+        if (text !== '') this.emit({ type: 'text', ask, text });
+        // The server sees most stop strings itself, but not one that two attempts wrote together.
+        if (answer.stopped) this.cancelTurn();
+      },
+    );
+    answer.count(done.stats);
+    return done.finish_reason;
+  }
+
+  private cancelTurn(): void {
+    const cancel = this.link?.session.cancel() ?? null;
+    if (cancel !== null) this.link?.send(cancel);
+  }
+
+  private async compute(work: Work): ReturnType<LocalModel['run']> {
+    const { local } = this;
+    if (local === null) throw new RuntimeError('run_failed', 'The blocks here are gone; the server takes over.');
+    return local.run(this.link?.session.plan?.split ?? 0, work.ids, work.span.start);
+  }
+
+  /** Mend what can be mended, or throw. */
+  private async recover(error: unknown): Promise<void> {
+    this.log.add(`answer broke off: ${asSplitLLMError(error).code}: ${asSplitLLMError(error).message}`);
+    if (error instanceof ConnectionError) {
+      await this.connect();
+    } else if (error instanceof SessionError && error.code === 'not_finite' && this.wire === 'float16') {
+      // Some models' hidden states outgrow float16.
+      this.wire = 'float32';
+      this.notice('wire_widened', 'The hidden states of this model do not fit float16, so they now travel as float32.');
+      this.link?.close();
+      await this.connect();
+    } else if (error instanceof RuntimeError || (error instanceof SessionError && error.code === 'not_finite')) {
+      const { local } = this;
+      if (local !== null) this.stepDown(local, error);
+      await this.replan();
+    } else {
+      throw error;
+    }
+  }
+
+  // -- telling --------------------------------------------------------------------------------------------------------
+
+  private fail(ask: number | null, error: unknown): void {
+    if (this.closed) return;
+    const { code, message } = asSplitLLMError(error);
+    this.log.add(`failed: ${code}: ${message}`);
+    this.emit({ type: 'failed', ask, code, sentence: message });
+  }
+
+  private notice(code: string, sentence: string): void {
+    this.log.add(`notice: ${code}: ${sentence}`);
+    this.emit({ type: 'notice', code, sentence });
+  }
+
+  private setPhase(phase: Phase): void {
+    this.setProgress({ ...this.progress, phase });
+  }
+
+  private setProgress(next: Extract<EngineEvent, { type: 'phase' }>): void {
+    const before = this.progress;
+    this.progress = next;
+    const now = performance.now();
+    const news = next.phase !== before.phase || next.blocksReady !== before.blocksReady || next.doneBytes === next.totalBytes;
+    if (!news && now - this.progressAt < PROGRESS_EVERY_MS) return;
+    this.progressAt = now;
+    this.emit(next);
+  }
+}
+
+/** Anything that is not of the tree is a fault of this client. */
+function asSplitLLMError(error: unknown): SplitLLMError {
+  if (error instanceof SplitLLMError) return error;
+  return new SplitLLMError('engine_fault', `The engine in your browser met a fault (${error instanceof Error ? error.message : String(error)}); reload the page.`);
+}

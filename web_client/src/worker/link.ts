@@ -1,0 +1,143 @@
+/** One connection to the server and the session on it: carries out what the session's state machine says. */
+import { ConnectionError, SessionError, SplitLLMError } from '../protocol/errors';
+import { decodeFrame, encodeFrame } from '../protocol/frame';
+import type { Frame } from '../protocol/frame';
+import { decodeServerMessage, encodeMessage } from '../protocol/message';
+import type { ClientMessage, Plan, Report, Split, Welcome } from '../protocol/messages.generated';
+import { ClientSession } from '../session/session';
+import type { Happening } from '../session/session';
+import { Mailbox } from './mailbox';
+
+const CONNECT_TIMEOUT_MS = 15_000;
+/** A browser queues what is sent without any bound of its own. */
+const MOST_BUFFERED_BYTES = 4 * 2 ** 20;
+const BUFFER_POLL_MS = 4;
+
+export interface OpenRequest {
+  readonly report: Report;
+  readonly split: Split;
+  readonly wire: 'float16' | 'float32';
+  readonly maxTokens: number;
+  readonly expectedPromptTokens: number;
+}
+
+export class ServerLink {
+  readonly session = new ClientSession();
+  private readonly happenings = new Mailbox<Happening>();
+  private open = true;
+
+  private constructor(
+    private readonly socket: WebSocket,
+    private readonly onClose: () => void,
+  ) {
+    socket.addEventListener('message', (event: MessageEvent<string | ArrayBuffer>) => {
+      this.receive(event.data);
+    });
+    socket.addEventListener('close', () => {
+      this.end(new ConnectionError('disconnected', 'The connection to the server was lost; ask again to reconnect.'));
+    });
+  }
+
+  /** Connect and say hello. `onClose` is called when the connection ends, whoever ended it. */
+  static async connect(server: string, agent: string, bundle: string | null, onClose: () => void): Promise<ServerLink> {
+    const socket = new WebSocket(`${server.replace(/^http/, 'ws')}/v1/session`);
+    socket.binaryType = 'arraybuffer';
+    await opened(socket);
+    const link = new ServerLink(socket, onClose);
+    link.send(link.session.hello(agent, null, bundle));
+    await link.expect('welcomed');
+    return link;
+  }
+
+  get alive(): boolean {
+    return this.open;
+  }
+
+  get welcome(): Welcome {
+    const { welcome } = this.session;
+    if (welcome === null) throw new SessionError('unexpected_message', 'The server has not answered yet; wait a moment.');
+    return welcome;
+  }
+
+  /** Whether something has arrived that `next` would give at once. */
+  get hasNews(): boolean {
+    return !this.happenings.isEmpty;
+  }
+
+  async openSession(request: OpenRequest): Promise<Plan> {
+    this.send(this.session.open(request.report, request.split, request.wire, request.maxTokens, request.expectedPromptTokens));
+    return (await this.expect('planned')).plan;
+  }
+
+  async replan(report: Report, split: Split, expectedPromptTokens: number): Promise<Plan> {
+    this.send(this.session.report(report, split, expectedPromptTokens));
+    return (await this.expect('planned')).plan;
+  }
+
+  next(): Promise<Happening> {
+    return this.happenings.next();
+  }
+
+  send(message: ClientMessage): void {
+    if (this.open) this.socket.send(encodeMessage(message));
+  }
+
+  async sendFrame(frame: Frame): Promise<void> {
+    while (this.open && this.socket.bufferedAmount > MOST_BUFFERED_BYTES) await new Promise((resolve) => setTimeout(resolve, BUFFER_POLL_MS));
+    if (this.open) this.socket.send(encodeFrame(frame));
+  }
+
+  close(): void {
+    if (!this.open) return;
+    this.send(this.session.close());
+    this.end(new ConnectionError('disconnected', 'The connection was closed.'));
+  }
+
+  /** Throws the server's refusal. */
+  private async expect<T extends Happening['type']>(type: T): Promise<Extract<Happening, { type: T }>> {
+    const happening = await this.next();
+    if (happening.type === 'refused') throw happening.error;
+    if (happening.type !== type) throw new SessionError('unexpected_message', 'The server answered something else; reload the page.');
+    return happening as Extract<Happening, { type: T }>;
+  }
+
+  private receive(data: string | ArrayBuffer): void {
+    try {
+      const happening = this.session.receive(typeof data === 'string' ? decodeServerMessage(data) : decodeFrame(data));
+      if (happening.type === 'ended') this.end(happening.error);
+      else if (happening.type === 'give_up') this.send(happening.message);
+      else if (happening.type !== 'nothing') this.happenings.put(happening);
+    } catch (error) {
+      this.end(error instanceof SplitLLMError ? error : new ConnectionError('disconnected', 'A message of the server could not be read; ask again to reconnect.'));
+    }
+  }
+
+  private end(error: Error): void {
+    if (!this.open) return;
+    this.open = false;
+    this.happenings.fail(error);
+    this.socket.close();
+    this.onClose();
+  }
+}
+
+function opened(socket: WebSocket): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const fail = (): void => {
+      clearTimeout(timer);
+      socket.close();
+      reject(new ConnectionError('unreachable', 'The server cannot be reached; check that it runs and reconnect.'));
+    };
+    const timer = setTimeout(fail, CONNECT_TIMEOUT_MS);
+    socket.addEventListener('error', fail, { once: true });
+    socket.addEventListener('close', fail, { once: true });
+    socket.addEventListener(
+      'open',
+      () => {
+        clearTimeout(timer);
+        resolve();
+      },
+      { once: true },
+    );
+  });
+}

@@ -1,0 +1,143 @@
+/** The part of the model that runs here: a backend, the blocks loaded on it, and the embedding. */
+import type { Backend, Variant } from '../api';
+import { EmbeddingTable } from '../bundle/embedding';
+import type { Received } from '../bundle/fetching';
+import { blockBytes, blockParts, chooseVariant } from '../bundle/parts';
+import type { Activations, BlockParts, TensorPlace } from '../bundle/parts';
+import { BundleError } from '../protocol/errors';
+import type { Report } from '../protocol/messages.generated';
+import type { Hidden } from '../session/hidden';
+import { Blocks } from './blocks';
+import { openGpu } from './gpu';
+import type { Gpu } from './gpu';
+import { measureBlocks, PREFILL_ROWS } from './measure';
+import type { BlockTimes } from './measure';
+import type { Model } from './model';
+import { Runtime } from './ort';
+import type { Graph, Tensor } from './ort';
+
+/** What is loaded of a block before it is compiled. */
+export interface BlockFiles {
+  readonly parts: BlockParts;
+  readonly graph: Graph;
+}
+
+const MOST_WASM_THREADS = 4;
+
+export class LocalModel {
+  /** Rotary tables and the like, by file and offset: uploaded once, shared by all blocks. */
+  private readonly constants = new Map<string, Tensor>();
+  private times: BlockTimes | null = null;
+
+  private constructor(
+    private readonly model: Model,
+    readonly blocks: Blocks,
+    readonly variant: Variant,
+    private readonly embedding: EmbeddingTable,
+  ) {}
+
+  /** Throws a `RuntimeError` when the backend is not to be had here. */
+  static async start(model: Model, backend: 'webgpu' | 'wasm', variant: Variant | 'auto'): Promise<LocalModel> {
+    const gpu = backend === 'webgpu' ? await openGpu() : null;
+    const chosen = chooseVariant(model.manifest, variant, backend, gpu?.shaderF16 ?? false);
+    const { hidden_size: hidden, kv_heads: kvHeads, head_dim: headDim } = model.manifest.model;
+    const activations = blockParts(model.manifest, 0, chosen).activations;
+    const blocks = new Blocks(new Runtime(gpu, wasmThreads(backend)), { hidden, kvHeads, headDim, activations });
+    return new LocalModel(model, blocks, chosen, await EmbeddingTable.open(model.files, model.manifest));
+  }
+
+  get backend(): Exclude<Backend, 'none'> {
+    return this.blocks.runtime.backend;
+  }
+
+  get gpu(): Gpu | null {
+    return this.blocks.runtime.gpu;
+  }
+
+  /** Bytes of each block to download. */
+  get sizes(): readonly number[] {
+    return blockBytes(this.model.manifest, this.variant);
+  }
+
+  get report(): Report {
+    return {
+      backend: this.backend,
+      variant: this.variant,
+      blocks_ready: this.blocks.ready,
+      decode_ms: this.times?.decodeMs ?? null,
+      prefill_ms: this.times?.prefillMs ?? null,
+      prefill_rows: PREFILL_ROWS,
+      memory_bytes: memoryBytes(),
+    };
+  }
+
+  /** Download the next block; every byte is verified before this returns. */
+  async fetchNext(received: Received): Promise<BlockFiles> {
+    const parts = blockParts(this.model.manifest, this.blocks.ready, this.variant);
+    const { files } = this.model;
+    const weights = parts.weights === null ? null : { path: parts.weights, data: await files.read(parts.weights, received) };
+    return { parts, graph: { graph: await files.read(parts.graph, received), weights } };
+  }
+
+  async compileNext({ parts, graph }: BlockFiles): Promise<void> {
+    const feeds: Record<string, Tensor> = {};
+    for (const [input, place] of parts.constants) feeds[input] = await this.constant(place, parts.activations);
+    await this.blocks.add(graph, feeds);
+  }
+
+  /** Fetch the embedding's rows beforehand, where the table is small. */
+  async prefetchEmbedding(): Promise<void> {
+    await this.embedding.prefetch();
+  }
+
+  async measure(): Promise<BlockTimes> {
+    this.times = await measureBlocks(this.blocks, this.model.manifest.model.hidden_size);
+    return this.times;
+  }
+
+  /** Embedding and blocks `[0, split)` on ids that begin at `position`. */
+  async run(split: number, ids: readonly number[], position: number): Promise<Hidden> {
+    return this.blocks.run(split, await this.embedding.rows(ids), position);
+  }
+
+  async close(): Promise<void> {
+    await this.blocks.close();
+    for (const tensor of this.constants.values()) tensor.dispose();
+    this.gpu?.device.destroy();
+  }
+
+  private async constant(place: TensorPlace, type: Activations): Promise<Tensor> {
+    const key = `${place.file}@${place.offset}:${type}`;
+    let tensor = this.constants.get(key);
+    if (tensor === undefined) {
+      const { buffer, byteLength } = await this.model.files.read(place.file);
+      const elements = place.shape.reduce((product, dim) => product * dim, 1);
+      const bytes = elements * (type === 'float32' ? 4 : 2);
+      if (place.offset % 4 !== 0 || place.offset + bytes > byteLength) {
+        throw new BundleError('bundle_damaged', `${place.file} is too short for what the manifest says it holds; the operator must export the bundle again.`);
+      }
+      const values = type === 'float32' ? new Float32Array(buffer, place.offset, elements) : new Uint16Array(buffer, place.offset, elements);
+      tensor = this.blocks.runtime.resident(type, values, place.shape);
+      this.constants.set(key, tensor);
+    }
+    return tensor;
+  }
+}
+
+/** Threads need shared memory, which a browser gives only to pages that are isolated from other origins. */
+function wasmThreads(backend: 'webgpu' | 'wasm'): number {
+  return backend === 'wasm' && self.crossOriginIsolated ? Math.min(MOST_WASM_THREADS, navigator.hardwareConcurrency) : 1;
+}
+
+/** Bytes that weights may use: a quarter of the memory that the browser admits to, or null where it does not say. */
+export function memoryBytes(): number | null {
+  const gigabytes = (navigator as { deviceMemory?: number }).deviceMemory;
+  return gigabytes === undefined ? null : (gigabytes * 2 ** 30) / 4;
+}
+
+/** How many blocks from the first fit into the memory that weights may use. */
+export function blocksThatFit(sizes: readonly number[], memory: number | null): number {
+  let sum = 0;
+  const first = sizes.findIndex((size) => (sum += size) > (memory ?? Infinity));
+  return first < 0 ? sizes.length : first;
+}

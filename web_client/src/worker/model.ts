@@ -1,0 +1,24 @@
+/** What the bundle says about the model: its manifest, its text and its files. */
+import { HashCache } from '../bundle/cache';
+import { canVerify } from '../bundle/digest';
+import { BundleFiles } from '../bundle/files';
+import { fetchManifest } from '../bundle/manifest';
+import type { Manifest } from '../bundle/manifest';
+import { TextCodec } from '../text/codec';
+
+export interface Model {
+  readonly manifest: Manifest;
+  /** SHA-256 of the manifest's bytes; null where this page cannot hash, and then no weights are loaded either. */
+  readonly identity: string | null;
+  readonly files: BundleFiles;
+  readonly codec: TextCodec;
+}
+
+export async function loadModel(server: string): Promise<Model> {
+  const { manifest, identity } = await fetchManifest(server);
+  const cache = await HashCache.open();
+  const files = new BundleFiles(server, manifest.files, cache);
+  const { file, chat_template: template, bos_token, eos_token } = manifest.tokenizer;
+  const tokenizer = new TextDecoder().decode(await (canVerify() ? files.read(file) : files.readUnverified(file)));
+  return { manifest, identity, files, codec: new TextCodec(tokenizer, template, { bos_token, eos_token }) };
+}
