@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+
 from splitllm.bundle import Bundle
 from splitllm.resources import demo_bundle
-
 from tests import oracle
 from tests.support import ServerProcess, running_server
 

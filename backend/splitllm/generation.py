@@ -1,4 +1,4 @@
-"""One answer as it grows: drawing tokens and knowing when to stop. Pure."""
+"""One answer as it grows: drawing tokens, knowing when to stop, and the events that tell of it. Pure."""
 
 from __future__ import annotations
 
@@ -24,6 +24,31 @@ class Drawn:
     ends_silently: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class TokenDrawn:
+    """A token of an answer; `position` is its place in the conversation."""
+
+    session: str
+    turn: int
+    position: int
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class TurnEnded:
+    """A turn is over. `length`: positions whose keys and values the row holds; `queue_ms`: wait for the first step."""
+
+    session: str
+    turn: int
+    reason: FinishReason
+    stop_string: str | None
+    length: int
+    queue_ms: float
+
+
+Event = TokenDrawn | TurnEnded
+
+
 class Generation:
     """The state of one answer."""
 
@@ -38,7 +63,7 @@ class Generation:
         decode: Callable[[Sequence[int]], str] | None = None,
         generator: np.random.Generator | None = None,
     ) -> None:
-        """`decode` turns ids into text, needed when `stop` is given; `generator` is needed when temperature is above 0."""
+        """`decode` turns ids into text and is needed with `stop`; `generator` is needed when temperature is above 0."""
         if stop and decode is None:
             raise ValueError("stop strings need a decoder")
         self._sampling = sampling

@@ -39,7 +39,7 @@ class KvBudget:
         """
         if not self.can_reserve(session, split, max_tokens):
             raise CapacityError(
-                f"The server has no memory left for a session of {max_tokens} tokens; try again later or ask for fewer.",
+                f"The server has no memory for a session of {max_tokens} tokens now; try again later or ask for fewer.",
                 code="kv_exhausted",
             )
         self._reserved[session] = self.cost(split, max_tokens)

@@ -17,8 +17,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from .engines.base import Engine
-from .generation import Generation
-from .scheduler import Event, Scheduler
+from .generation import Event, Generation
+from .scheduler import Scheduler
 from .slots import Move
 
 log = logging.getLogger(__name__)

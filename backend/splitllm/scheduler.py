@@ -15,35 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .generation import Generation
+from .generation import Event, Generation, TokenDrawn, TurnEnded
 from .slots import Move, SlotTable
 from .types import PREFILL_CHUNK, FinishReason, Float32Array
 from .work import Batch, Work
-
-
-@dataclass(frozen=True, slots=True)
-class TokenDrawn:
-    """A token of an answer; `position` is its place in the conversation."""
-
-    session: str
-    turn: int
-    position: int
-    token: int
-
-
-@dataclass(frozen=True, slots=True)
-class TurnEnded:
-    """A turn is over. `length`: positions whose keys and values the row holds; `queue_ms`: wait for the first step."""
-
-    session: str
-    turn: int
-    reason: FinishReason
-    stop_string: str | None
-    length: int
-    queue_ms: float
-
-
-Event = TokenDrawn | TurnEnded
 
 
 @dataclass(slots=True)
@@ -112,7 +87,9 @@ class Scheduler:
 
     # -- turns --------------------------------------------------------------------------------------------------------
 
-    def begin(self, session: str, turn: int, *, start: int, prompt_end: int, generation: Generation, now_ms: float) -> None:
+    def begin(
+        self, session: str, turn: int, *, start: int, prompt_end: int, generation: Generation, now_ms: float
+    ) -> None:
         """Begin a turn; positions from `start` on are forgotten."""
         stream = self._streams[session]
         stream.length = min(stream.length, start)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ProtocolError, SplitLLMError, TurnError
+from .generation import TokenDrawn, TurnEnded
 from .protocol import (
     PROTOCOL_VERSION,
     DType,
@@ -25,6 +26,7 @@ from .protocol import (
     OpenRequest,
     TurnRequest,
     TurnStats,
+    Wire,
     decode_frame,
     decode_message,
     done_message,
@@ -32,7 +34,6 @@ from .protocol import (
     plan_message,
 )
 from .sampler import check_sampling
-from .scheduler import TokenDrawn, TurnEnded
 from .types import ModelSpec, SessionPlan, Sla
 
 
@@ -184,7 +185,7 @@ class ServerSession:
         handler = handlers.get((self.state, message["type"]))
         if handler is None:
             raise ProtocolError(
-                f"`{message['type']}` is not allowed now (the session is {self.state.value}). See PROTOCOL.md, section 7.",
+                f"`{message['type']}` is not allowed now (the session is {self.state.value}); see PROTOCOL.md, 7.",
                 code="unexpected_message",
             )
         return handler()
@@ -250,12 +251,10 @@ class ServerSession:
         elif plan.split < self.split:
             self.length = 0
         self.split, self.rtt_ms = plan.split, rtt_ms
-        wire = "float16" if self._dtype is DType.FLOAT16 else "float32"
+        wire: Wire = "float16" if self._dtype is DType.FLOAT16 else "float32"
         return [
             Send(
-                plan_message(
-                    session, plan, wire=wire, max_tokens=self.max_tokens, position=self.length, rtt_ms=rtt_ms
-                )
+                plan_message(session, plan, wire=wire, max_tokens=self.max_tokens, position=self.length, rtt_ms=rtt_ms)
             )
         ]
 

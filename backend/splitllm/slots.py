@@ -1,8 +1,8 @@
 """Rows of the batch, kept sorted by split.
 
-Layer l serves the sessions whose split is at most l. With rows sorted by split these are the rows `[0, n_l)`, so one run
-of a layer binds one contiguous piece of its KV buffer, whatever mix of splits the batch holds. Opening and closing a session
-moves at most one row per distinct split.
+Layer l serves the sessions whose split is at most l. With rows sorted by split these are the rows `[0, n_l)`, so one
+run of a layer binds one contiguous piece of its KV buffer, whatever mix of splits the batch holds. Opening and closing
+a session moves at most one row per distinct split.
 """
 
 from __future__ import annotations

@@ -27,7 +27,9 @@ class TextCodec:
         try:
             self._tokenizer = Tokenizer.from_file(str(tokenizer_file))
         except Exception as error:  # the library raises bare Exception
-            raise BundleError(f"{tokenizer_file.name} cannot be read as a tokenizer ({error}); export the bundle again") from None
+            raise BundleError(
+                f"{tokenizer_file.name} cannot be read as a tokenizer ({error}); export the bundle again"
+            ) from None
         self._special = {key: value or "" for key, value in special.items()}
         try:
             self._template = _environment().from_string(chat_template)
@@ -95,7 +97,9 @@ def visible_length(text: str, stop: Sequence[str]) -> int:
     found = [text.index(word) for word in stop if word in text]
     if found:
         return min(found)
-    longest = max((length for word in stop for length in range(1, len(word)) if text.endswith(word[:length])), default=0)
+    longest = max(
+        (length for word in stop for length in range(1, len(word)) if text.endswith(word[:length])), default=0
+    )
     return len(text) - longest
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+
 from splitllm.bundle import Bundle
 from splitllm.engines.base import Engine
 from splitllm.engines.fake import FakeEngine
@@ -157,7 +158,7 @@ def test_measured_times_are_positive_and_leave_no_trace(engine: Engine) -> None:
 class TestSplits:
     """The real engine together with the client's blocks: every cut computes what no cut computes."""
 
-    @pytest.fixture()
+    @pytest.fixture
     def real(self, bundle: Bundle) -> Iterator[OnnxEngine]:
         engine = OnnxEngine(bundle, rows=ROWS, capacity=CAPACITY, threads=2)
         yield engine

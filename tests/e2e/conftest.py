@@ -95,7 +95,7 @@ class ChatPage:
 OpenPage = Callable[..., ChatPage]
 
 
-@pytest.fixture()
+@pytest.fixture
 def open_page(page: Page, server: ServerProcess) -> Iterator[OpenPage]:
     """Opens the page with URL parameters; no script of the page may fail."""
     opened: list[ChatPage] = []

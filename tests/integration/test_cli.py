@@ -8,12 +8,12 @@ import socket
 from pathlib import Path
 
 import pytest
-from splitllm.bundle import Bundle
 
+from splitllm.bundle import Bundle
 from tests.support import ServerProcess, run_cli, running_server
 
 
-@pytest.fixture()
+@pytest.fixture
 def copy(bundle: Bundle, tmp_path: Path) -> Path:
     """A copy of the bundle that a test may damage."""
     return Path(shutil.copytree(bundle.folder, tmp_path / "copy"))
@@ -92,7 +92,14 @@ def test_a_chat_that_cannot_be(server: ServerProcess, cache: Path, options: tupl
 
 @pytest.mark.parametrize(
     "options",
-    [("--split", "x"), ("--temperature", "nan"), ("--top-p", "0"), ("--max-tokens", "0"), ("--seed", "-1"), ("--wire", "f8")],
+    [
+        ("--split", "x"),
+        ("--temperature", "nan"),
+        ("--top-p", "0"),
+        ("--max-tokens", "0"),
+        ("--seed", "-1"),
+        ("--wire", "f8"),
+    ],
 )
 def test_flags_with_impossible_values(options: tuple[str, ...]) -> None:
     result = run_cli("chat", "http://127.0.0.1:9", *options)
@@ -109,7 +116,16 @@ def test_chat_prints_one_object_per_turn(server: ServerProcess, cache: Path) -> 
     turns = [json.loads(line) for line in result.stdout.splitlines()]
     assert len(turns) == 2
     for turn in turns:
-        assert {"text", "split", "blocks", "ttft_ms", "tpot_ms", "server_blocks_run", "server_blocks_saved", "tokens"} <= set(turn)
+        assert {
+            "text",
+            "split",
+            "blocks",
+            "ttft_ms",
+            "tpot_ms",
+            "server_blocks_run",
+            "server_blocks_saved",
+            "tokens",
+        } <= set(turn)
         assert (turn["split"], turn["blocks"]) == (2, 8)
 
 
@@ -120,7 +136,19 @@ def test_chat_reads_questions_from_a_pipe(server: ServerProcess, cache: Path) ->
 
 
 def test_a_damaged_file_in_the_cache_is_fetched_again(server: ServerProcess, tmp_path: Path) -> None:
-    ask = ("chat", server.url, "--cache", str(tmp_path), "--json", "--split", "1", "--max-tokens", "2", "--prompt", "Hi")
+    ask = (
+        "chat",
+        server.url,
+        "--cache",
+        str(tmp_path),
+        "--json",
+        "--split",
+        "1",
+        "--max-tokens",
+        "2",
+        "--prompt",
+        "Hi",
+    )
     assert run_cli(*ask).returncode == 0
     [weights] = tmp_path.rglob("block.0.float32.bin")
     whole = weights.read_bytes()

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from splitllm.client.conversation import Answer, Conversation
 from splitllm.errors import RemoteError, TurnError
 from splitllm.types import SamplingParams
-
 from tests.support import ServerProcess, running_server
 
 GREEDY = SamplingParams()
@@ -74,7 +74,9 @@ async def test_sessions_of_all_splits_at_once_answer_as_if_alone(server: ServerP
 async def test_a_seed_repeats_and_another_seed_differs(server: ServerProcess, cache: Path) -> None:
     async def text(seed: int, split: int) -> str:
         async with conversation(server.url, cache, split=split, wire="float32") as talk:
-            sampling = SamplingParams(temperature=1.5, top_p=0.95, top_k=100, min_p=0.01, repetition_penalty=1.1, seed=seed)
+            sampling = SamplingParams(
+                temperature=1.5, top_p=0.95, top_k=100, min_p=0.01, repetition_penalty=1.1, seed=seed
+            )
             return (await ask(talk, "Tell me a story.", sampling=sampling))[1].text
 
     assert await text(1, 0) == await text(1, 5)

@@ -9,8 +9,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from splitllm.bundle import Bundle
 
+from splitllm.bundle import Bundle
 from tests.support import ServerProcess
 
 

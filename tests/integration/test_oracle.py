@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from splitllm.client.conversation import Answer, Conversation
 from splitllm.types import SamplingParams
-
 from tests.oracle import MAX_TOKENS, PROMPTS
 from tests.support import ServerProcess
 

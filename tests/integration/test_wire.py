@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import websockets
-from splitllm.bundle import Bundle
-from splitllm.protocol import Frame, Kind, decode_frame, decode_message, encode_frame
 from websockets.asyncio.client import ClientConnection, connect
 
+from splitllm.bundle import Bundle
+from splitllm.protocol import Frame, Kind, decode_frame, decode_message, encode_frame
 from tests.support import ServerProcess
 
 HELLO = {"type": "hello", "protocol": 1, "agent": "test", "model": None, "bundle": None}
@@ -76,9 +76,10 @@ class Peer:
 
     async def ends(self) -> int:
         """The code with which the server closes."""
-        with pytest.raises(websockets.ConnectionClosed):
-            while True:
-                await self.socket.recv()
+        with contextlib.suppress(websockets.ConnectionClosed):
+            async for _ in self.socket:
+                pass
+        await self.socket.wait_closed()
         assert self.socket.close_code is not None
         return self.socket.close_code
 
@@ -128,7 +129,9 @@ async def test_a_bad_first_message_ends_the_connection_with_its_code(
     await is_well(server)
 
 
-@pytest.mark.parametrize("sent", [b"", b"SPLM", b"\x00" * 32, b"SPLM" + b"\xff" * 28])
+@pytest.mark.parametrize(
+    "sent", [b"", b"SPLM", b"\x00" * 32, b"SPLM" + b"\xff" * 28], ids=["empty", "short", "zeros", "ones"]
+)
 async def test_a_malformed_frame_ends_the_connection(server: ServerProcess, sent: bytes) -> None:
     async with peer(server, HELLO, OPEN) as bad:
         await bad.say(sent)

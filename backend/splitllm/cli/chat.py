@@ -26,23 +26,84 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "chat",
         help="chat with a server from the terminal, running the first blocks here",
-        description="Chat with a server. The first blocks of the model run on this machine, as they would in a browser.",
+        description="Chat with a server. The first blocks of the model run here, as they would in a browser.",
         epilog='Example: splitllm chat http://127.0.0.1:8000 --prompt "What is the capital of Japan?" --split 3 --json',
     )
     parser.add_argument("url", metavar="URL", help="the server, such as http://127.0.0.1:8000")
-    parser.add_argument("--prompt", action="append", metavar="TEXT", help="ask this; several are turns of one conversation; without any, type them")
-    parser.add_argument("--split", type=split, default=None, metavar="auto|K", help="blocks to run here (default: auto, the planner chooses)")
-    parser.add_argument("--variant", choices=_VARIANTS, default="float32", help="weights of the blocks that run here (default: %(default)s)")
-    parser.add_argument("--wire", choices=("float16", "float32"), default="float16", help="what hidden states are sent as (default: %(default)s)")
-    parser.add_argument("--max-tokens", type=count, default=256, metavar="N", help="longest answer (default: %(default)s)")
-    parser.add_argument("--temperature", type=not_negative, default=0.0, metavar="T", help="0 always takes the likeliest token (default: %(default)s)")
-    parser.add_argument("--top-p", type=fraction, default=1.0, metavar="P", help="keep the likeliest tokens up to this share (default: %(default)s)")
-    parser.add_argument("--top-k", type=whole, default=0, metavar="K", help="keep the K likeliest tokens, 0 for all (default: %(default)s)")
-    parser.add_argument("--min-p", type=fraction_or_0, default=0.0, metavar="P", help="drop tokens less likely than P times the likeliest (default: %(default)s)")
-    parser.add_argument("--repetition-penalty", type=above_0, default=1.0, metavar="R", help="above 1 discourages tokens used before (default: %(default)s)")
+    parser.add_argument(
+        "--prompt",
+        action="append",
+        metavar="TEXT",
+        help="ask this; several are turns of one conversation; without any, type them",
+    )
+    parser.add_argument(
+        "--split",
+        type=split,
+        default=None,
+        metavar="auto|K",
+        help="blocks to run here (default: auto, the planner chooses)",
+    )
+    parser.add_argument(
+        "--variant",
+        choices=_VARIANTS,
+        default="float32",
+        help="weights of the blocks that run here (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--wire",
+        choices=("float16", "float32"),
+        default="float16",
+        help="what hidden states are sent as (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-tokens", type=count, default=256, metavar="N", help="longest answer (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--temperature",
+        type=not_negative,
+        default=0.0,
+        metavar="T",
+        help="0 always takes the likeliest token (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--top-p",
+        type=fraction,
+        default=1.0,
+        metavar="P",
+        help="keep the likeliest tokens up to this share (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--top-k",
+        type=whole,
+        default=0,
+        metavar="K",
+        help="keep the K likeliest tokens, 0 for all (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--min-p",
+        type=fraction_or_0,
+        default=0.0,
+        metavar="P",
+        help="drop tokens less likely than P times the likeliest (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--repetition-penalty",
+        type=above_0,
+        default=1.0,
+        metavar="R",
+        help="above 1 discourages tokens used before (default: %(default)s)",
+    )
     parser.add_argument("--seed", type=whole, metavar="S", help="makes sampling repeatable")
-    parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end the answer before this text; may be given up to 8 times")
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="folder that keeps weights (default: ~/.cache/splitllm)")
+    parser.add_argument(
+        "--stop",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="end the answer before this text; may be given up to 8 times",
+    )
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="folder that keeps weights (default: ~/.cache/splitllm)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object per turn")
     parser.set_defaults(run=run)
 
@@ -74,13 +135,13 @@ async def _chat(args: argparse.Namespace, server: str, conversation_class: type[
         first_prompt=args.prompt[0] if args.prompt else "",
         progress=_progress if sys.stderr.isatty() else None,
     )
-    sampling = SamplingParams(
-        args.temperature, args.top_p, args.top_k, args.min_p, args.repetition_penalty, args.seed
-    )
+    sampling = SamplingParams(args.temperature, args.top_p, args.top_k, args.min_p, args.repetition_penalty, args.seed)
     try:
         async for prompt in _prompts(args):
             try:
-                async for item in conversation.ask(prompt, max_tokens=args.max_tokens, sampling=sampling, stop=args.stop):
+                async for item in conversation.ask(
+                    prompt, max_tokens=args.max_tokens, sampling=sampling, stop=args.stop
+                ):
                     _show(item, as_json=args.json)
             except SplitLLMError as error:
                 if args.prompt or error.exit_code == 1:
@@ -133,7 +194,9 @@ def _server(url: str) -> str:
     """
     try:
         parts = urlsplit(url)
-        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.path in ("", "/") and not parts.query
+        valid = (
+            parts.scheme in ("http", "https") and bool(parts.hostname) and parts.path in ("", "/") and not parts.query
+        )
         _ = parts.port
     except ValueError:
         valid = False

@@ -29,16 +29,55 @@ def add_parser(commands: Any) -> None:
 def add_server_options(parser: argparse.ArgumentParser) -> None:
     """Options that `serve` and `demo` share."""
     parser.add_argument("--host", default="127.0.0.1", metavar="H", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", default=8000, type=port, metavar="P", help="port, 0 for a free one (default: %(default)s)")
-    parser.add_argument("--device", choices=("auto", "cpu"), default="auto", help="where the server computes (default: %(default)s)")
-    parser.add_argument("--sla-ttft-ms", type=positive, default=Sla().ttft_ms, metavar="X", help="promised time to the first token (default: %(default)s)")
-    parser.add_argument("--sla-tpot-ms", type=positive, default=Sla().tpot_ms, metavar="X", help="promised time per further token (default: %(default)s)")
-    parser.add_argument("--max-sessions", type=count, default=32, metavar="N", help="sessions at once (default: %(default)s)")
-    parser.add_argument("--kv-memory", type=size, metavar="BYTES", help="memory for keys and values of all sessions, such as 4g (default: enough for --max-sessions)")
-    parser.add_argument("--idle-timeout-s", type=positive, default=600.0, metavar="X", help="end sessions that are silent for so long (default: %(default)s)")
+    parser.add_argument(
+        "--port", default=8000, type=port, metavar="P", help="port, 0 for a free one (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--device", choices=("auto", "cpu"), default="auto", help="where the server computes (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--sla-ttft-ms",
+        type=positive,
+        default=Sla().ttft_ms,
+        metavar="X",
+        help="promised time to the first token (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--sla-tpot-ms",
+        type=positive,
+        default=Sla().tpot_ms,
+        metavar="X",
+        help="promised time per further token (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-sessions", type=count, default=32, metavar="N", help="sessions at once (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--kv-memory",
+        type=size,
+        metavar="BYTES",
+        help="memory for keys and values of all sessions, such as 4g (default: enough for --max-sessions)",
+    )
+    parser.add_argument(
+        "--idle-timeout-s",
+        type=positive,
+        default=600.0,
+        metavar="X",
+        help="end sessions that are silent for so long (default: %(default)s)",
+    )
     parser.add_argument("--threads", type=count, metavar="N", help="threads to compute with (default: all cores)")
-    parser.add_argument("--allowed-origin", action="append", default=[], metavar="O", help="origin besides this server's own whose pages may connect, such as https://chat.example.org; may be given more than once")
-    parser.add_argument("--without-api-key", action="store_true", help="listen beyond this machine although anybody can then use the server")
+    parser.add_argument(
+        "--allowed-origin",
+        action="append",
+        default=[],
+        metavar="O",
+        help="another origin whose pages may connect, such as https://chat.example.org; may be given more than once",
+    )
+    parser.add_argument(
+        "--without-api-key",
+        action="store_true",
+        help="listen beyond this machine although anybody can then use the server",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -55,8 +94,8 @@ def serve_bundle(args: argparse.Namespace, bundle: Path, *, open_browser: bool =
 
     if not is_loopback(args.host) and not args.without_api_key:
         raise UsageError(
-            f"{args.host} can be reached from other machines, and this version has no API keys yet; put a proxy that asks for "
-            "one in front of 127.0.0.1, or add --without-api-key to let anybody in"
+            f"{args.host} can be reached from other machines, and this version has no API keys yet; put a proxy that "
+            "asks for one in front of 127.0.0.1, or add --without-api-key to let anybody in"
         )
     config = ServerConfig(
         bundle=bundle,
@@ -128,5 +167,7 @@ def size(text: str) -> int:
     """Bytes, with an optional unit k, m, g or t."""
     match = re.fullmatch(r"(\d{1,15})([kmgt]?)(?:i?b)?", text.strip().lower())
     if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size; write bytes, or a number with k, m, g or t, such as 4g")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a size; write bytes, or a number with k, m, g or t, such as 4g"
+        )
     return int(match[1]) * _UNITS[match[2]]

@@ -80,7 +80,9 @@ class Conversation:
             manifest = await source.fetch_manifest()
             spec = manifest.model
             if split is not None and split > spec.blocks:
-                raise UsageError(f"--split {split} is more than the model's {spec.blocks} blocks", code="split_unavailable")
+                raise UsageError(
+                    f"--split {split} is more than the model's {spec.blocks} blocks", code="split_unavailable"
+                )
             wanted = spec.blocks if split is None else split
             bundle = await source.fetch(source.files_for(wanted, variant), progress)
         codec = TextCodec.of(bundle)
@@ -99,7 +101,11 @@ class Conversation:
         )
         if blocks is not None and session.split != wanted:
             # The planner chose fewer: the blocks beyond must not run here.
-            kept = LocalBlocks(bundle, session.split, variant=variant, capacity=spec.max_context) if session.split else None
+            kept = (
+                LocalBlocks(bundle, session.split, variant=variant, capacity=spec.max_context)
+                if session.split
+                else None
+            )
             session.use_blocks(kept)
         return cls(session, codec, variant)
 

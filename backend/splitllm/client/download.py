@@ -88,7 +88,9 @@ class BundleSource:
         for name in missing:
             data = await self._get(name, files[name].size)
             if len(data) != files[name].size or hashlib.sha256(data).hexdigest() != files[name].sha256:
-                raise BundleError(f"{name} arrived damaged: its SHA-256 is not the manifest's; the server's copy is broken")
+                raise BundleError(
+                    f"{name} arrived damaged: its SHA-256 is not the manifest's; the server's copy is broken"
+                )
             _write(self._folder / name, data)
             done += len(data)
             if progress is not None:
@@ -144,4 +146,6 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _disk_error(path: Path, error: OSError) -> SplitLLMError:
-    return MachineError(f"cannot write {path} ({error.strerror}); free some space or choose another folder with --cache")
+    return MachineError(
+        f"cannot write {path} ({error.strerror}); free some space or choose another folder with --cache"
+    )

@@ -118,8 +118,8 @@ class ClientSession:
         limit = self.plan["max_tokens"]
         if len(ids) + 1 > limit:
             raise TurnError(
-                f"the conversation has {len(ids)} tokens and the session holds {limit} with the answer; shorten it or start "
-                "a new chat",
+                f"the conversation has {len(ids)} tokens and the session holds {limit} with the answer; shorten it or "
+                "start a new chat",
                 code="context_overflow",
             )
         start = min(_common_prefix(self._ids, ids), len(ids) - 1)
@@ -217,5 +217,7 @@ def _expect(text: str, message_type: str) -> Message:
     if message["type"] == "error":
         raise RemoteError(message["message"], code=message["code"])
     if message["type"] != message_type:
-        raise ProtocolError(f"The server sent `{message['type']}` where `{message_type}` was due; its version may differ.")
+        raise ProtocolError(
+            f"The server sent `{message['type']}` where `{message_type}` was due; its version may differ."
+        )
     return message

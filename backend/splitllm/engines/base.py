@@ -1,12 +1,13 @@
 """The seam between scheduling and computing.
 
-An engine holds keys and values of many sessions in rows, and runs pieces of work on them. It knows nothing of connections,
-turns or sampling. Nothing here assumes that the engine lives in this process.
+An engine holds keys and values of many sessions in rows, and runs pieces of work on them. It knows nothing of
+connections, turns or sampling. Nothing here assumes that the engine lives in this process.
 """
 
 from __future__ import annotations
 
 import abc
+import itertools
 from collections.abc import Sequence
 
 from ..slots import Move
@@ -61,12 +62,14 @@ def check_batch(engine: Engine, batch: Batch) -> None:
         if not 0 <= work.row < engine.rows:
             raise ValueError(f"row {work.row} is outside 0..{engine.rows - 1}")
         if work.position < 0 or work.position + work.tokens > engine.capacity:
-            raise ValueError(f"positions up to {work.position + work.tokens} are outside the capacity {engine.capacity}")
+            raise ValueError(
+                f"positions up to {work.position + work.tokens} are outside the capacity {engine.capacity}"
+            )
         expected = (work.tokens,) if work.split == 0 else (work.tokens, engine.spec.hidden_size)
         if work.values.shape != expected or work.tokens < 1:
             raise ValueError(f"work of shape {work.values.shape} where {expected} is needed")
     if any(work.tokens != 1 for work in batch.decode):
         raise ValueError("decode work holds one position")
     order = sorted(batch.decode, key=lambda work: work.row)
-    if any(a.split > b.split for a, b in zip(order, order[1:], strict=False)):
+    if any(a.split > b.split for a, b in itertools.pairwise(order)):
         raise ValueError("decode rows are not sorted by split")

@@ -1,8 +1,8 @@
 """An engine without a model, for tests of what surrounds engines. It obeys the same contract as the real one.
 
-Its "model": a row remembers, per position, a number; an id counts as itself, a hidden row as its first element. The logits of
-a position have their peak at (sum of the row's numbers up to it) modulo the vocabulary, so every token depends on the
-whole history, and a row that is mixed up with another shows at once.
+Its "model": a row remembers, per position, a number; an id counts as itself, a hidden row as its first element. The
+logits of a position have their peak at (sum of the row's numbers up to it) modulo the vocabulary, so every token
+depends on the whole history, and a row that is mixed up with another shows at once.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Running blocks with ONNX Runtime: the one file that imports it.
 
-`OnnxBlocks` is a span of blocks with their KV buffers, used by servers and by the Python client alike. `OnnxEngine` is the
-server's engine on top of it. One session per block, because only that lets sessions with different splits share a batch;
-keys and values live in one buffer per block, which is both `past` and `present`.
+`OnnxBlocks` is a span of blocks with their KV buffers, used by servers and by the Python client alike. `OnnxEngine` is
+the server's engine on top of it. One runtime session per block, because only that lets sessions with different splits
+share a batch; keys and values live in one buffer per block, which is both `past` and `present`.
 """
 
 from __future__ import annotations
@@ -62,7 +62,14 @@ class OnnxBlocks:
     """The blocks of a span, with keys and values for `rows` sessions of `capacity` positions each."""
 
     def __init__(
-        self, bundle: Bundle, span: Span, *, variant: str = "float32", rows: int = 1, capacity: int, threads: int | None = None
+        self,
+        bundle: Bundle,
+        span: Span,
+        *,
+        variant: str = "float32",
+        rows: int = 1,
+        capacity: int,
+        threads: int | None = None,
     ) -> None:
         """Load the blocks.
 

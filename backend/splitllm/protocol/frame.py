@@ -34,7 +34,7 @@ class DType(enum.IntEnum):
     INT32 = 3
 
 
-_NUMPY: Final = {
+_NUMPY: Final[dict[DType, np.dtype[Any]]] = {
     DType.FLOAT32: np.dtype("<f4"),
     DType.FLOAT16: np.dtype("<f2"),
     DType.INT32: np.dtype("<i4"),
@@ -51,8 +51,8 @@ _ALLOWED: Final = {
 class Frame:
     """One tensor of consecutive positions.
 
-    values: int32[rows, 1] for ids and token, float32 or float16 [rows, hidden_size] for hidden. A decoded frame's values
-    are a read-only view of the message's bytes.
+    values: int32[rows, 1] for ids and token, float32 or float16 [rows, hidden_size] for hidden. A decoded frame's
+    values are a read-only view of the message's bytes.
     """
 
     kind: Kind
@@ -91,7 +91,9 @@ def encode_frame(frame: Frame) -> bytes:
     rows, columns = values.shape
     if not 1 <= frame.turn <= _LIMIT or not 0 <= frame.position <= _LIMIT - rows or values.nbytes > _LIMIT:
         raise ValueError("turn, position or size of the frame is out of range")
-    header = HEADER.pack(MAGIC, VERSION, frame.kind, dtype, 0, frame.turn, frame.position, rows, columns, values.nbytes, 0)
+    header = HEADER.pack(
+        MAGIC, VERSION, frame.kind, dtype, 0, frame.turn, frame.position, rows, columns, values.nbytes, 0
+    )
     return header + values.astype(_NUMPY[dtype], copy=False).tobytes()
 
 
@@ -103,7 +105,9 @@ def decode_frame(data: bytes) -> Frame:
     """
     if len(data) < HEADER.size:
         raise _malformed(f"{len(data)} bytes are fewer than the header's {HEADER.size}")
-    magic, version, kind_code, dtype_code, flags, turn, position, rows, columns, payload, reserved = HEADER.unpack_from(data)
+    magic, version, kind_code, dtype_code, flags, turn, position, rows, columns, payload, reserved = HEADER.unpack_from(
+        data
+    )
     if magic != MAGIC:
         raise _malformed("it does not begin with SPLM")
     if version != VERSION:
@@ -137,4 +141,6 @@ def decode_frame(data: bytes) -> Frame:
 
 
 def _malformed(why: str) -> ProtocolError:
-    return ProtocolError(f"The binary message is not a frame: {why}. See PROTOCOL.md, section 2.", code="malformed_frame")
+    return ProtocolError(
+        f"The binary message is not a frame: {why}. See PROTOCOL.md, section 2.", code="malformed_frame"
+    )

@@ -121,7 +121,9 @@ def report_to(report: ClientReport) -> Message:
     return asdict(report)
 
 
-def plan_message(session: str, plan: SessionPlan, *, wire: Wire, max_tokens: int, position: int, rtt_ms: float) -> Message:
+def plan_message(
+    session: str, plan: SessionPlan, *, wire: Wire, max_tokens: int, position: int, rtt_ms: float
+) -> Message:
     """The `plan` message."""
     return {
         "type": "plan",

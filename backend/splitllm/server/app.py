@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 
@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 #: A frame of max_rows float32 rows and its header, and room for a `turn` with a long `seen_ids`.
 _TEXT_LIMIT: Final = 1 << 20
+#: Seconds that clients get to take the server's goodbye.
+_GOODBYE_S: Final = 5.0
 
 
 class Server:
@@ -36,7 +38,7 @@ class Server:
         self.runner = Runner(engine, on_fault=self._engine_lost)
         self.codec = TextCodec.of(bundle)
         self.admission = Admission(bundle, config, engine.measure())
-        self.connections: set[Connection] = set()
+        self.connections: dict[Connection, asyncio.Task[Any]] = {}
         spec = bundle.spec
         self.limits = Limits(
             max_context=min(spec.max_context, engine.capacity),
@@ -60,11 +62,13 @@ class Server:
             admission=self.admission,
             codec=self.codec,
         )
-        self.connections.add(connection)
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # a request handler always runs in a task
+        self.connections[connection] = task
         try:
             await connection.serve()
         finally:
-            self.connections.discard(connection)
+            del self.connections[connection]
         return socket
 
     async def health(self, _request: web.Request) -> web.Response:
@@ -79,7 +83,7 @@ class Server:
         return web.json_response(status, status=200 if self.runner.ready else 503)
 
     def _engine_lost(self, _fault: BaseException) -> None:
-        for connection in tuple(self.connections):
+        for connection in self.connections:
             connection.lose_engine()
 
 
@@ -101,11 +105,10 @@ def make_app(server: Server) -> web.Application:
         server.runner.engine.close()
 
     async def say_goodbye(_app: web.Application) -> None:
-        for connection in tuple(server.connections):
+        for connection in server.connections:
             connection.shut_down()
-        async with asyncio.timeout(5.0):
-            while server.connections:
-                await asyncio.sleep(0.01)
+        if server.connections:
+            await asyncio.wait(server.connections.values(), timeout=_GOODBYE_S)
 
     app.cleanup_ctx.append(lifetime)
     app.on_shutdown.append(say_goodbye)

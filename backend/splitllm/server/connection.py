@@ -17,10 +17,9 @@ import numpy as np
 from aiohttp import WSMessage, WSMsgType, web
 
 from ..errors import MachineError, ProtocolError, SplitLLMError
-from ..generation import Generation
+from ..generation import Event, Generation
 from ..protocol import Frame, Kind, TurnRequest, encode_frame, encode_message
 from ..runner import Runner
-from ..scheduler import Event
 from ..session import Action, Begin, Cancel, Close, Feed, Greeting, Plan, Send, SendToken, ServerSession, State
 from ..text import TextCodec
 from .config import ServerConfig
@@ -74,8 +73,14 @@ class Connection:
     """Shell around one ServerSession."""
 
     def __init__(
-        self, socket: web.WebSocketResponse, *, greeting: Greeting, config: ServerConfig, runner: Runner,
-        admission: Admission, codec: TextCodec,
+        self,
+        socket: web.WebSocketResponse,
+        *,
+        greeting: Greeting,
+        config: ServerConfig,
+        runner: Runner,
+        admission: Admission,
+        codec: TextCodec,
     ) -> None:
         self._socket, self._config, self._runner = socket, config, runner
         self._admission, self._codec = admission, codec

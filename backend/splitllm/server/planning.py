@@ -37,7 +37,9 @@ class Admission:
         except BundleError as error:
             raise TurnError(error.message, code="variant_unavailable") from None
         if report.blocks_ready > self._bundle.spec.blocks:
-            raise TurnError(f"The model has {self._bundle.spec.blocks} blocks, not {report.blocks_ready}.", code="split_unavailable")
+            raise TurnError(
+                f"The model has {self._bundle.spec.blocks} blocks, not {report.blocks_ready}.", code="split_unavailable"
+            )
         return plan_session(
             self._bundle.spec,
             report,
@@ -58,7 +60,9 @@ class Admission:
             CapacityError: `server_full` or `kv_exhausted`; what the session held stays.
         """
         if session not in self.sessions and len(self.sessions) >= self._config.max_sessions:
-            raise CapacityError(f"All {self._config.max_sessions} sessions of this server are taken; try again in a minute.")
+            raise CapacityError(
+                f"All {self._config.max_sessions} sessions of this server are taken; try again in a minute."
+            )
         self.budget.reserve(session, split, max_tokens)
         self.sessions.add(session)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 
 from ..bundle import MANIFEST_NAME, Bundle
 
@@ -43,8 +43,6 @@ _HEADERS: Final = {
 #: These carry their content's hash or version in the path, so they never change.
 _IMMUTABLE_PREFIXES: Final = ("/assets/", "/ort/")
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
 
 def is_loopback(host: str) -> bool:
     """Whether a host name or address, without port, is this machine and no other."""
@@ -56,7 +54,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def host_guard(bound_host: str, allowed_origins: tuple[str, ...]) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+def host_guard(bound_host: str, allowed_origins: tuple[str, ...]) -> Middleware:
     """Middleware: refuses requests for other host names and from other sites' pages.
 
     A server on a loopback address answers only when asked for by a loopback name; else any web site could point its own
@@ -68,7 +66,9 @@ def host_guard(bound_host: str, allowed_origins: tuple[str, ...]) -> Callable[[w
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         host = urlsplit(f"//{request.host}")
         if is_loopback(bound_host) and not is_loopback(host.hostname or "") and request.host not in allowed_hosts:
-            raise web.HTTPMisdirectedRequest(text="This server does not answer for that host name; see --allowed-origin.\n")
+            raise web.HTTPMisdirectedRequest(
+                text="This server does not answer for that host name; see --allowed-origin.\n"
+            )
         origin = request.headers.get("Origin")
         if origin is not None and origin not in allowed_origins and urlsplit(origin).netloc != request.host:
             raise web.HTTPForbidden(text="Pages of that origin may not use this server; see --allowed-origin.\n")
@@ -105,7 +105,11 @@ def bundle_handler(bundle: Bundle) -> Handler:
 
 def page_handler(folder: Path) -> Handler:
     """`GET /` and below: the built page, by a list of its files made at start."""
-    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()}
+    files = {
+        path.relative_to(folder).as_posix(): path
+        for path in folder.rglob("*")
+        if path.is_file() and not path.is_symlink()
+    }
 
     async def handle(request: web.Request) -> web.StreamResponse:
         path = files.get(request.match_info["path"] or "index.html")
