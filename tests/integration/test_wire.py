@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import websockets
 from websockets.asyncio.client import ClientConnection, connect
 
 from splitllm.bundle import Bundle
