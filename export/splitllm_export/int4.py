@@ -19,8 +19,6 @@ from splitllm.types import Float32Array
 from .graph import initializers
 
 BLOCK: Final = 32
-#: Shrinking the scale clips a block's largest value and serves the others better; the best of these wins.
-_SHRINK: Final = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75)
 #: 0 computes in float32. 4 (int8 activations) is faster on some CPUs and cost 0.06 of error on the logits.
 _ACCURACY_LEVEL: Final = 0
 
@@ -65,26 +63,17 @@ def quantize(model: onnx.ModelProto) -> onnx.ModelProto:
 def pack(weight: Float32Array) -> tuple[NDArray[np.uint8], Float32Array]:
     """`weight` float32[N, K] -> packed uint8[N, K / 32, 16] (even element in the low half), scales float32[N, K / 32].
 
-    A weight is (q - 8) · scale with q in 0..15. The scale carries the sign of the block's largest value, so that this
-    value gets the one level that has no counterpart (q = 0).
+    A weight is (q - 8) · scale with q in 0..15. A block's largest value becomes -8 · scale exactly, so the scale carries its
+    sign. This is the rule of ONNX Runtime's own quantizer, and the one that tiny-chat was trained with.
     """
     n, k = weight.shape
     blocks = weight.reshape(n, k // BLOCK, BLOCK)
     largest = np.take_along_axis(blocks, np.abs(blocks).argmax(-1, keepdims=True), -1)
-    best_error = np.full(largest.shape, np.inf, np.float32)
-    best_scale = np.zeros_like(largest)
-    best_level = np.full(blocks.shape, 8, np.uint8)
-    for shrink in _SHRINK:
-        scale = largest / np.float32(-8 / shrink)
-        inverse = np.divide(1, scale, out=np.zeros_like(scale), where=scale != 0)
-        level = np.clip(np.rint(blocks * inverse) + 8, 0, 15)
-        error = np.square((level - 8) * scale - blocks).sum(-1, keepdims=True)
-        better = error < best_error
-        best_error = np.where(better, error, best_error)
-        best_scale = np.where(better, scale, best_scale)
-        best_level = np.where(better, level.astype(np.uint8), best_level)
-    packed = best_level[..., 0::2] | (best_level[..., 1::2] << 4)
-    return np.ascontiguousarray(packed), np.ascontiguousarray(best_scale[..., 0])
+    scales = largest / np.float32(-8)
+    levels = np.rint(np.divide(blocks, scales, out=np.zeros_like(blocks), where=scales != 0)) + 8
+    levels = np.clip(levels, 0, 15).astype(np.uint8)
+    packed = levels[..., 0::2] | (levels[..., 1::2] << 4)
+    return np.ascontiguousarray(packed), np.ascontiguousarray(scales[..., 0])
 
 
 def unpack(packed: NDArray[np.uint8], scales: Float32Array) -> Float32Array:
