@@ -63,8 +63,8 @@ def quantize(model: onnx.ModelProto) -> onnx.ModelProto:
 def pack(weight: Float32Array) -> tuple[NDArray[np.uint8], Float32Array]:
     """`weight` float32[N, K] -> packed uint8[N, K / 32, 16] (even element in the low half), scales float32[N, K / 32].
 
-    A weight is (q - 8) · scale with q in 0..15. A block's largest value becomes -8 · scale exactly, so the scale carries its
-    sign. This is the rule of ONNX Runtime's own quantizer, and the one that tiny-chat was trained with.
+    A weight is (q - 8) · scale with q in 0..15. A block's largest value becomes -8 · scale exactly, so the scale
+    carries its sign. This is the rule of ONNX Runtime's own quantizer, and the one that tiny-chat was trained with.
     """
     n, k = weight.shape
     blocks = weight.reshape(n, k // BLOCK, BLOCK)
