@@ -42,13 +42,16 @@ class Plan:
 
 def make_plan(vocab_size: int, max_context: int, prompt: Sequence[int] = ()) -> Plan:
     """Three rows of different lengths: one prefill each, a second chunk on a past, then decode steps as one batch,
-    then a few of the first row alone. The first row starts with `prompt`, the rest is drawn with a fixed seed.
+    then a few of the first row alone. The first row reads `prompt` over and over, the last one too, from its middle on;
+    the second row is drawn with a fixed seed (all of them without a prompt).
     """
     length = min(max_context, 96)
     tail = max(1, length // 24)
     random = np.random.default_rng(20410)
     rows = [random.integers(0, vocab_size, length, np.int32) for _ in range(3)]
-    rows[0][: min(len(prompt), length)] = prompt[:length]
+    if prompt:
+        rows[0] = np.resize(np.array(prompt, np.int32), length)
+        rows[2] = np.resize(np.array(prompt[len(prompt) // 2 :], np.int32), length)
     starts = (length - 2 * tail, length // 2, length // 6)
     steps = []
     for row, start in enumerate(starts):

@@ -20,7 +20,12 @@ SUPPORTED: Final = frozenset({"llama"})
 _hub: Any = transformers  # only half of it has types
 _HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _DECODERS: Final = ("ForCausalLM", "LMHeadModel")
-_GREETING: Final = [{"role": "user", "content": "Hello! What is the capital of France, and why do cats purr?"}]
+#: What the numeric gate reads besides random tokens: an ordinary conversation.
+_CONVERSATION: Final = [
+    {"role": "user", "content": "Hello! My name is Anna. What is the capital of France?"},
+    {"role": "assistant", "content": "The capital of France is Paris."},
+    {"role": "user", "content": "Thank you. Now tell me a short story about a fox, and then say my name."},
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +126,9 @@ def read_texts(source: str | Path, config: Any, chat_template: str | None) -> Te
             f"{source} has no chat template; give one with --chat-template FILE (Jinja, see docs/exporting.md)"
         )
     try:
-        prompt = tokenizer.apply_chat_template(_GREETING, chat_template=template, add_generation_prompt=True)
+        prompt = tokenizer.apply_chat_template(_CONVERSATION, chat_template=template, add_generation_prompt=True)
     except Exception as error:  # a template is a program; it may fail in any way
-        raise ExportError(f"{source}: the chat template fails on one user message ({first_line(error)})") from error
+        raise ExportError(f"{source}: the chat template fails on a short conversation ({first_line(error)})") from error
     ends = _end_tokens(source, config, tokenizer)
     return Texts(
         tokenizer_json=tokenizer.backend_tokenizer.to_str(),
