@@ -2,7 +2,7 @@
  * The engine: connects, opens a session with what is there (chat works before any weight has arrived), lets blocks arrive in the
  * background, plans again between turns, and answers.
  */
-import type { Diagnostics, EngineEvent, EngineOptions, Phase, Wire } from '../api';
+import type { Backend, Diagnostics, EngineEvent, EngineOptions, Phase, Wire } from '../api';
 import { ConnectionError, RuntimeError, SessionError, SplitLLMError } from '../protocol/errors';
 import type { Done, Plan, Report, Split } from '../protocol/messages.generated';
 import type { Work } from '../session/session';
@@ -27,13 +27,15 @@ const PROGRESS_EVERY_MS = 100;
 
 export class Engine {
   private readonly log = new Log();
-  /** Answers, plans and measurements, one after the other. */
+  /** Answers and plans, one after the other. */
   private readonly serial = new Serial();
   private model: Model | null = null;
   private link: ServerLink | null = null;
   private local: LocalModel | null = null;
   private growing = false;
   private grown = false;
+  /** The backend that blocks may yet arrive on; the planner's sentence tells people to wait, rather than that nothing can run. */
+  private prospect: Backend = 'none';
   private closed = false;
   private wire: Wire;
   private expectedPromptTokens = PREFILL_ROWS;
@@ -48,6 +50,7 @@ export class Engine {
     private readonly emit: (event: EngineEvent) => void,
   ) {
     this.wire = options.wire;
+    if (options.split === 'auto' && options.backend !== 'none') this.prospect = options.backend === 'wasm' || !('gpu' in navigator) ? 'wasm' : 'webgpu';
   }
 
   start(): void {
@@ -133,6 +136,7 @@ export class Engine {
     this.log.add(`bundle ${name}, ${blocks} blocks, ${model.identity?.slice(0, 12) ?? 'not identified'}`);
     if (model.identity === null && this.options.backend !== 'none' && this.options.split !== 0) {
       this.grown = true; // nothing to grow with
+      this.prospect = 'none';
       this.notice('insecure_context', 'This page was not loaded over https, so the browser can neither verify weights nor use WebGPU; the server runs the whole model.');
     }
     return model;
@@ -191,7 +195,7 @@ export class Engine {
 
   private get report(): Report {
     return (
-      this.local?.report ?? { backend: 'none', variant: 'float32', blocks_ready: 0, decode_ms: null, prefill_ms: null, prefill_rows: PREFILL_ROWS, memory_bytes: null }
+      this.local?.report ?? { backend: this.prospect, variant: 'float32', blocks_ready: 0, decode_ms: null, prefill_ms: null, prefill_rows: PREFILL_ROWS, memory_bytes: null }
     );
   }
 
@@ -221,7 +225,7 @@ export class Engine {
   /** Load the blocks of a split that was asked for, before the session opens. */
   private async growNow(model: Model): Promise<void> {
     this.grown = true;
-    const host = this.growthHost((task) => task(), () => Promise.resolve(true));
+    const host = this.growthHost(() => Promise.resolve(true));
     await grow(model, { backends: this.backends, variant: this.options.variant, blocks: this.forcedSplit }, host);
     const ready = this.local?.blocks.ready ?? 0;
     if (ready < this.forcedSplit) this.notice('split_reduced', `Only ${ready} blocks can run here, so the server runs the rest.`);
@@ -233,14 +237,11 @@ export class Engine {
       this.setPhase('ready');
       return;
     }
-    const host = this.growthHost(
-      (task) => this.serial.run(task),
-      async (local) => {
-        await this.serial.run(() => this.replan());
-        const split = this.link?.session.plan?.split ?? 0;
-        return this.local === local && split >= local.blocks.ready;
-      },
-    );
+    const host = this.growthHost(async (local) => {
+      await this.serial.run(() => this.replan());
+      const split = this.link?.session.plan?.split ?? 0;
+      return this.local === local && split >= local.blocks.ready;
+    });
     this.growing = true;
     grow(model, { backends, variant: this.options.variant, blocks: null }, host)
       .catch((error: unknown) => {
@@ -250,13 +251,15 @@ export class Engine {
       })
       .finally(() => {
         this.growing = false;
-        if (!this.closed) this.setPhase('ready');
+        if (this.closed) return;
+        this.prospect = 'none';
+        if (this.local === null) void this.serial.run(() => this.replan());
+        this.setPhase('ready');
       });
   }
 
-  private growthHost(exclusive: GrowthHost['exclusive'], arrived: GrowthHost['arrived']): GrowthHost {
+  private growthHost(arrived: GrowthHost['arrived']): GrowthHost {
     return {
-      exclusive,
       arrived,
       progress: (phase, doneBytes, totalBytes, blocksReady) => {
         this.setProgress({ type: 'phase', phase, doneBytes, totalBytes, blocksReady });
@@ -377,7 +380,7 @@ export class Engine {
   }
 
   private setPhase(phase: Phase): void {
-    this.setProgress({ ...this.progress, phase });
+    this.setProgress({ ...this.progress, phase, blocksReady: this.local?.blocks.ready ?? 0 });
   }
 
   private setProgress(next: Extract<EngineEvent, { type: 'phase' }>): void {

@@ -18,8 +18,6 @@ export interface GrowthHost {
   adopt(local: LocalModel): void;
   /** It cannot be used, after all. */
   abandon(error: RuntimeError): void;
-  /** Run something that no answer may overlap. */
-  exclusive<T>(task: () => Promise<T>): Promise<T>;
   /** More blocks are ready. Returns whether the planner could use still more. */
   arrived(local: LocalModel): Promise<boolean>;
 }
@@ -61,7 +59,8 @@ async function growOn(backend: Exclude<Backend, 'none'>, model: Model, wanted: W
     await local.compileNext(files);
     if (local.blocks.ready === 1) {
       progress('measuring');
-      await host.exclusive(() => local.measure());
+      // Answers go on meanwhile: no plan counts on these blocks yet, so they run on the server.
+      await local.measure();
     }
     const { ready } = local.blocks;
     if (ready < target && ready - planned < step) continue;
