@@ -62,8 +62,7 @@ class SlotTable:
         moves = []
         last = len(self) - 1
         while hole < last:  # the last row of this group, then of each later group, fills the hole before it
-            group_end = bisect_right(self._splits, self._splits[hole]) - 1
-            source = group_end if group_end > hole else bisect_right(self._splits, self._splits[hole + 1]) - 1
+            source = bisect_right(self._splits, self._splits[hole + 1]) - 1
             moves.append(Move(source, hole, self._splits[source]))
             self._put(hole, source)
             hole = source
