@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ProtocolError, SplitLLMError, TurnError
+from .errors import WIRE_CODES, CapacityError, ProtocolError, SplitLLMError, TurnError
 from .generation import TokenDrawn, TurnEnded
 from .protocol import (
     PROTOCOL_VERSION,
@@ -158,23 +158,22 @@ class ServerSession:
     def _guarded(self, step: Callable[[], Sequence[Action]]) -> list[Action]:
         try:
             return list(step())
-        except ProtocolError as error:
-            return self.fail(error)
         except SplitLLMError as error:
-            return [Send(error_message(error))]
+            return self.refused(error)
 
     def fail(self, error: SplitLLMError) -> list[Action]:
-        """Tell the client about a fatal error and close."""
+        """Tell the client about a fatal error and close; of a fault of the server it learns no details."""
         if self.state is State.CLOSED:
             return []
         self.state = State.CLOSED
-        return [Send({**error_message(error), "fatal": True}), Close(error)]
+        told = error if error.code in WIRE_CODES else SplitLLMError("The server had an internal fault; try again.")
+        return [Send({**error_message(told), "fatal": True}), Close(error)]
 
     def _on_message(self, message: Message, now_ms: float) -> Sequence[Action]:
         handlers: dict[tuple[State, str], Callable[[], Sequence[Action]]] = {
             (State.NEW, "hello"): lambda: self._hello(message),
             (State.GREETED, "open"): lambda: self._open(message),
-            (State.IDLE, "report"): lambda: [Plan(OpenRequest.from_message(message))],
+            (State.IDLE, "report"): lambda: self._report(message),
             (State.IDLE, "turn"): lambda: self._begin(TurnRequest.from_message(message), now_ms),
             (State.IDLE, "cancel"): list,
             (State.IN_TURN, "cancel"): lambda: self._cancel(message["turn"]),
@@ -236,6 +235,10 @@ class ServerSession:
             )
         return [Plan(request)]
 
+    def _report(self, message: Message) -> Sequence[Action]:
+        wire: Wire = "float16" if self._dtype is DType.FLOAT16 else "float32"
+        return [Plan(replace(OpenRequest.from_message(message), wire=wire, max_tokens=self.max_tokens))]
+
     def _close(self) -> Sequence[Action]:
         self.state = State.CLOSED
         return [Close(None)]
@@ -244,6 +247,8 @@ class ServerSession:
 
     def planned(self, session: str, plan: SessionPlan, request: OpenRequest, rtt_ms: float) -> list[Action]:
         """The plan asked for by a `Plan` action is made and memory is reserved."""
+        if self.state is State.CLOSED:
+            return []
         if self.state is State.GREETED:
             self.max_tokens = request.max_tokens
             self._dtype = DType.FLOAT16 if request.wire == "float16" else DType.FLOAT32
@@ -251,16 +256,16 @@ class ServerSession:
         elif plan.split < self.split:
             self.length = 0
         self.split, self.rtt_ms = plan.split, rtt_ms
-        wire: Wire = "float16" if self._dtype is DType.FLOAT16 else "float32"
-        return [
-            Send(
-                plan_message(session, plan, wire=wire, max_tokens=self.max_tokens, position=self.length, rtt_ms=rtt_ms)
-            )
-        ]
+        message = plan_message(
+            session, plan, wire=request.wire, max_tokens=self.max_tokens, position=self.length, rtt_ms=rtt_ms
+        )
+        return [Send(message)]
 
     def refused(self, error: SplitLLMError) -> list[Action]:
-        """The plan could not be made or reserved for; the former one stays."""
-        return [Send(error_message(error))]
+        """What was asked cannot be had, and all stays as it was; an error of another kind ends the session."""
+        if self.state is not State.CLOSED and isinstance(error, TurnError | CapacityError):
+            return [Send(error_message(error))]
+        return self.fail(error)
 
     # -- turns --------------------------------------------------------------------------------------------------------
 
@@ -308,7 +313,8 @@ class ServerSession:
         try:
             return self._accept(frame)
         except TurnError as error:
-            error.expected_position = self._turn.expected if self._turn is not None else self.length
+            turn = self._turn
+            error.expected_position = turn.expected if turn is not None and turn.active else self.length
             return [Send(error_message(error, turn=frame.turn))]
 
     def _accept(self, frame: Frame) -> Sequence[Action]:
@@ -374,7 +380,7 @@ class ServerSession:
             return []
         if isinstance(event, TokenDrawn):
             turn.tokens += 1
-            turn.first_token_ms = turn.first_token_ms or now_ms
+            turn.first_token_ms = now_ms if turn.first_token_ms is None else turn.first_token_ms
             turn.last_token_ms = now_ms
             turn.waiting = self.split > 0
             self._answers[event.position] = event.token
