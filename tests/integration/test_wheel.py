@@ -13,6 +13,8 @@ import pytest
 
 from tests.support import ServerProcess
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 
