@@ -1,0 +1,149 @@
+"""What one session's problem is made of: reports cleaned, measurements scaled, stages laid out.
+
+Reports come from strangers: times that are missing, negative or not finite count as not measured, and figures that
+are absurdly large are cut. The server's own figures are trusted to be numbers and refused otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Final
+
+from ..errors import ProblemError
+from ..types import BlockTimes, ClientReport, Link, ModelSpec, Sla
+from .problem import Phase, Problem, Side
+
+TOKEN_ID_BYTES: Final = 4
+ANSWER_BYTES: Final = 8
+#: No block is quicker than a microsecond; with it every block more on the client is a saving.
+_LEAST_BLOCK_MS: Final = 1e-3
+_MOST_MS: Final = 1e9
+_MOST_BYTES: Final = 10**15
+_NO_LINK: Final = Link(0.0, 0.0, math.inf, math.inf)
+#: The client's embed goes with its first block: a split of k blocks is a cut of k + EMBED stages.
+EMBED: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The inputs of one plan after cleaning.
+
+    `client_prefill_ms` is one block's time for the whole prompt; it and `client_decode_ms` are None where the client
+    has not measured. `ready` counts the blocks that the client holds, `memory` is in bytes (None: no limit known).
+    """
+
+    blocks: int
+    ready: int
+    backend: bool
+    client_decode_ms: float | None
+    client_prefill_ms: float | None
+    memory: float | None
+    block_bytes: int
+    ttft_ms: float
+    tpot_ms: float
+
+    @property
+    def measured(self) -> bool:
+        """Whether both of the client's times are known."""
+        return self.client_decode_ms is not None and self.client_prefill_ms is not None
+
+    @classmethod
+    def of(cls, spec: ModelSpec, report: ClientReport, sla: Sla, rows: int, block_bytes: int | None) -> Session:
+        """Clean what a client reported; `rows` is the length of the prompt in tokens.
+
+        Raises:
+            ProblemError: the SLA is not a number that is 0 or more.
+        """
+        decode, prefill = _measured(report.decode_ms), _measured(report.prefill_ms)
+        if decode is None or prefill is None or not 1 <= report.prefill_rows <= _MOST_MS:
+            decode = prefill = None
+        else:
+            prefill = min(prefill * rows / report.prefill_rows, _MOST_MS)
+        memory = report.memory_bytes
+        limit = None if memory is None or not block_bytes else min(max(memory, 0), _MOST_BYTES)
+        return cls(
+            blocks=spec.blocks,
+            ready=min(max(report.blocks_ready, 0), spec.blocks),
+            backend=report.backend != "none",
+            client_decode_ms=decode,
+            client_prefill_ms=prefill,
+            memory=None if limit is None or math.isnan(limit) else float(limit),
+            block_bytes=block_bytes or 0,
+            ttft_ms=_own_figure(sla.ttft_ms, "sla.ttft_ms", infinite=True),
+            tpot_ms=_own_figure(sla.tpot_ms, "sla.tpot_ms", infinite=True),
+        )
+
+
+def split_problem(
+    spec: ModelSpec, session: Session, times: BlockTimes, link: Link, *, rows: int, tokens: int, wire_bytes: int
+) -> Problem:
+    """The problem of every k >= 1, for a prompt of `rows` and an answer of `tokens` tokens.
+
+    Embed and block.0 are pinned to the client, the head and the blocks that have not arrived to the server. A client
+    that has not measured counts with no time at all.
+
+    Raises:
+        ProblemError: a figure of the server's own makes no sense.
+    """
+    count = spec.blocks
+    if wire_bytes not in (2, 4):
+        raise ProblemError(f"wire_bytes is {wire_bytes}: write 2 or 4")
+    if count < 1 or times.prefill_rows < 1:
+        raise ProblemError("a plan needs at least one block and one row of measured prefill")
+    if not (link.up_bytes_per_ms > 0 and link.down_bytes_per_ms > 0):
+        raise ProblemError("link.up_bytes_per_ms and link.down_bytes_per_ms must be above 0")
+    decode = max(_own_figure(times.block_decode_ms, "times.block_decode_ms"), _LEAST_BLOCK_MS)
+    prefill = _own_figure(times.block_prefill_ms, "times.block_prefill_ms") * rows / times.prefill_rows
+    prefill = min(max(prefill, _LEAST_BLOCK_MS), _MOST_MS)
+    head, embed = _own_figure(times.head_ms, "times.head_ms"), _own_figure(times.embed_ms, "times.embed_ms")
+    row_bytes = spec.hidden_size * wire_bytes
+
+    def phase(name: str, weight: int, limit: float, client_ms: float, server_ms: float, rows: int) -> Phase:
+        on_server = (embed, *(server_ms,) * count, head)
+        return Phase(
+            name=name,
+            weight=weight,
+            latency_limit_ms=None if math.isinf(limit) else limit,
+            client_ms=(0.0, *(client_ms,) * count, 0.0),
+            server_ms=on_server,
+            server_cost=on_server,
+            input_bytes=(TOKEN_ID_BYTES * rows, *(row_bytes * rows,) * count, row_bytes),
+            output_bytes=ANSWER_BYTES,
+        )
+
+    stages = ("embed", *(f"block.{number}" for number in range(count)), "head")
+    late = dict.fromkeys(stages[session.ready + EMBED :], Side.SERVER)
+    return Problem(
+        stages=stages,
+        phases=(
+            phase("prefill", 1, session.ttft_ms, session.client_prefill_ms or 0.0, prefill, rows),
+            phase("decode", tokens, session.tpot_ms, session.client_decode_ms or 0.0, decode, 1),
+        ),
+        link=replace(
+            link, up_ms=_own_figure(link.up_ms, "link.up_ms"), down_ms=_own_figure(link.down_ms, "link.down_ms")
+        ),
+        client_memory=(0.0, *(float(session.block_bytes),) * count, 0.0),
+        client_memory_limit=session.memory,
+        pinned={"embed": Side.CLIENT, "block.0": Side.CLIENT, **late},
+        max_crossings=2,
+    )
+
+
+def server_problem(problem: Problem) -> Problem:
+    """The problem of k = 0, made from that of k >= 1: nothing is pinned, and decode pays no link."""
+    prefill, decode = problem.phases
+    return replace(problem, phases=(prefill, replace(decode, link=_NO_LINK)), pinned={})
+
+
+def _measured(value: float | None) -> float | None:
+    """A time that a measurement can give, cut to a sane size, else None."""
+    if value is None or not 0 <= value < math.inf:  # NaN is not between either
+        return None
+    return float(min(value, _MOST_MS))
+
+
+def _own_figure(value: float, name: str, *, infinite: bool = False) -> float:
+    if math.isnan(value) or value < 0 or (math.isinf(value) and not infinite):
+        raise ProblemError(f"{name} is {value}: write a number that is 0 or more")
+    return value if math.isinf(value) else min(float(value), _MOST_MS)
