@@ -94,7 +94,7 @@ export function reduce(state: State, event: PageEvent): State {
     case 'failed':
       return event.ask === null
         ? { ...failOpenAnswer(state, event.sentence), engineFailure: event.sentence }
-        : withAnswer(state, event.ask, (answer) => failed(answer, event.sentence));
+        : withAnswer(notConnecting(state), event.ask, (answer) => failed(answer, event.sentence));
     case 'diagnostics':
       return state;
     case 'asked': {
@@ -186,6 +186,11 @@ function stop(state: State): State {
   const answer = openAnswer(state);
   if (answer === null) return state;
   return withAnswer(state, answer.ask, () => ({ ...answer, status: 'stopped', finishReason: 'cancelled' }));
+}
+
+/** A question that fails while the engine connects for it failed to connect; nothing goes on until the next one. */
+function notConnecting(state: State): State {
+  return state.phase === 'connecting' ? { ...state, phase: 'disconnected' } : state;
 }
 
 function failOpenAnswer(state: State, sentence: string): State {

@@ -8,7 +8,8 @@ export const BACKEND_NAMES: Readonly<Record<Backend, string>> = { webgpu: 'WebGP
 /** What the Split status says. It changes only when the split, the backend or the connection does. */
 export function headline(state: State): string {
   if (state.engineFailure !== null || state.phase === 'disconnected') return 'Not connected';
-  if (state.split === null) return state.phase === 'connecting' ? 'Connecting…' : 'Preparing…';
+  if (state.phase === 'connecting') return 'Connecting…';
+  if (state.split === null) return 'Preparing…';
   return blocksHere(state.split.split, state.split.blocks);
 }
 
@@ -31,8 +32,20 @@ export function phaseText(state: State): string {
     case 'ready':
       return 'Ready';
     case 'disconnected':
-      return 'Disconnected';
+      return 'Your next question connects again.';
   }
+}
+
+/** Blocks are on their way: each is downloaded, compiled and, the first one, measured. */
+export function isArriving(state: State): boolean {
+  return state.phase === 'downloading' || state.phase === 'compiling' || state.phase === 'measuring';
+}
+
+/** Why the split is as it is. Before the first block has arrived the planner can only say that there is none. */
+export function reasonText(state: State): string {
+  if (state.split === null) return '';
+  if (state.split.split === 0 && state.split.backend === 'none' && isArriving(state)) return 'The server runs everything until the first blocks are here.';
+  return state.split.reason;
 }
 
 function downloadText(state: State): string {

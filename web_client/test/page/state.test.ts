@@ -4,6 +4,7 @@ import { after, asked, failure, finished, lastAnswer, splitState, STATS, text } 
 
 const split5 = { type: 'split', state: splitState(5) } as const;
 const stopPressed = { type: 'stop_pressed' } as const;
+const ready = { type: 'phase', phase: 'ready', doneBytes: 0, totalBytes: 0, blocksReady: 0 } as const;
 const cleared = { type: 'chat_cleared' } as const;
 
 describe('the engine', () => {
@@ -75,6 +76,12 @@ describe('an answer', () => {
     expect(state.engineFailure).toBeNull();
   });
 
+  it('ends the attempt to connect that was made for it', () => {
+    const connecting = { type: 'phase', phase: 'connecting', doneBytes: 0, totalBytes: 0, blocksReady: 0 } as const;
+    expect(after(split5, connecting, asked(1), failure(1)).phase).toBe('disconnected');
+    expect(after(split5, { ...connecting, phase: 'ready' }, asked(1), failure(1)).phase).toBe('ready');
+  });
+
   it('is replaced when asked again, in the same turn', () => {
     const state = after(asked(1), failure(1), { type: 'asked_again', ask: 2 });
     expect(state.turns).toHaveLength(1);
@@ -123,7 +130,7 @@ describe('stopping', () => {
 });
 
 describe('events of an answer that is gone', () => {
-  const fresh = after(asked(1), text(1, 'Old'), cleared, asked(2));
+  const fresh = after(ready, asked(1), text(1, 'Old'), cleared, asked(2));
 
   it.each([text(1, ' more'), finished(1, 'Old more'), failure(1)])('$type changes nothing', (event) => {
     expect(reduce(fresh, event)).toBe(fresh);
@@ -135,7 +142,7 @@ describe('events of an answer that is gone', () => {
   });
 
   it('do not reopen a finished answer', () => {
-    const state = after(asked(1), finished(1, 'Done'));
+    const state = after(ready, asked(1), finished(1, 'Done'));
     expect(reduce(state, text(1, 'ghost'))).toBe(state);
     expect(reduce(state, finished(1, 'again'))).toMatchObject({ turns: state.turns });
     expect(reduce(state, failure(1))).toBe(state);

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { bytesOf, count, milliseconds, percent, rate } from '../../src/page/format';
 import type { PageEvent } from '../../src/page/state';
-import { answerFigures, headline, phaseText, pictureText } from '../../src/page/words';
+import { answerFigures, headline, phaseText, pictureText, reasonText } from '../../src/page/words';
 import { after, asked, failure, finished, lastAnswer, splitState, STATS, text } from './fixtures';
 
 describe('figures', () => {
@@ -54,8 +54,12 @@ describe('the headline', () => {
   });
 
   it('does not change while tokens and bytes arrive', () => {
-    const quiet = headline(after(split5));
-    expect(headline(after(split5, asked(1), text(1, 'a'), downloading))).toBe(quiet);
+    const quiet = headline(after(downloading, split5));
+    expect(headline(after(downloading, split5, asked(1), text(1, 'a'), downloading))).toBe(quiet);
+  });
+
+  it('does not claim a split while it connects again', () => {
+    expect(headline(after(split5, { ...downloading, phase: 'connecting' }))).toBe('Connecting…');
   });
 
   it('says when there is no connection', () => {
@@ -72,8 +76,21 @@ describe('the phase', () => {
     expect(phaseText(after({ ...downloading, blocksReady: 8 }, split5))).toBe('Downloading – 2.1 of 6.3 MB');
   });
 
-  it.each([['connecting', 'Connecting…'], ['compiling', 'Compiling…'], ['measuring', 'Measuring…'], ['ready', 'Ready'], ['disconnected', 'Disconnected']] as const)('%s is %s', (phase, words) => {
+  it.each([['connecting', 'Connecting…'], ['compiling', 'Compiling…'], ['measuring', 'Measuring…'], ['ready', 'Ready'], ['disconnected', 'Your next question connects again.']] as const)('%s is %s', (phase, words) => {
     expect(phaseText(after({ ...downloading, phase }))).toBe(words);
+  });
+});
+
+describe('the reason', () => {
+  const none = { type: 'split', state: { ...splitState(0), backend: 'none', reason: 'Your browser cannot run any.' } } as const;
+
+  it('is the planner\'s, once a plan knows what this browser can do', () => {
+    expect(reasonText(after(split5))).toBe('One block more would be too slow.');
+    expect(reasonText(after(none, { ...downloading, phase: 'ready' }))).toBe('Your browser cannot run any.');
+  });
+
+  it('does not call a browser unable while its blocks are on their way', () => {
+    expect(reasonText(after(none, downloading))).toBe('The server runs everything until the first blocks are here.');
   });
 });
 

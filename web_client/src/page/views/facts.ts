@@ -1,7 +1,7 @@
 /** The figures of the panel, and the planner's sentence. */
 import { milliseconds, percent, rate } from '../format';
 import type { State } from '../state';
-import { BACKEND_NAMES } from '../words';
+import { BACKEND_NAMES, reasonText } from '../words';
 import { byId, element, setText } from './dom';
 
 interface Figure {
@@ -32,13 +32,13 @@ export function createFacts(): (state: State) => void {
     ttft.set(ttftFigure(state));
     speed.set(speedFigure(state));
     saved.set({ value: percent(split.savedFraction), origin: 'of its work' });
-    backend.set(BACKEND_NAMES[split.backend]);
+    backend.set(BACKEND_NAMES[split.split === 0 ? 'none' : split.backend]);
     weights.set(split.split === 0 ? 'none' : split.variant);
     wire.set(split.split === 0 ? 'token ids' : split.wire);
     trip.set(milliseconds(split.rttMs));
     warning.hidden = split.feasible;
-    setText(reason, split.reason);
-    reason.hidden = split.reason === '';
+    setText(reason, reasonText(state));
+    reason.hidden = reason.textContent === '';
   };
 }
 

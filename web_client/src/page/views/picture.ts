@@ -2,7 +2,7 @@
 import type { SplitState } from '../../api';
 import { milliseconds } from '../format';
 import type { State } from '../state';
-import { pictureText } from '../words';
+import { isArriving, pictureText } from '../words';
 import { byId, element } from './dom';
 
 /** From this many blocks on the cells are drawn smaller. */
@@ -21,7 +21,7 @@ export function createPicture(): (state: State) => void {
   return (state) => {
     picture.hidden = state.split === null;
     if (state.split === null) return;
-    const drawing = { split: state.split, blocksReady: state.blocksReady, loading: state.phase === 'downloading' };
+    const drawing = { split: state.split, blocksReady: state.blocksReady, loading: isArriving(state) };
     if (drawn?.split === drawing.split && drawn.blocksReady === drawing.blocksReady && drawn.loading === drawing.loading) return;
     drawn = drawing;
     picture.classList.toggle('dense', drawing.split.blocks >= DENSE_BLOCKS);
@@ -35,7 +35,7 @@ function draw(drawing: Drawing): HTMLElement[] {
   const cells = Array.from({ length: blocks }, (_, block) => blockCell(block, drawing));
   const embed = element('span', 'cell named', 'embed');
   const head = element('span', 'cell named', 'head');
-  const here = split === 0 ? [element('span', 'nothing', 'No blocks yet; your words leave as token numbers.')] : [embed, ...cells.slice(0, split)];
+  const here = split === 0 ? [element('span', 'nothing', 'No block runs here; your words leave as token numbers.')] : [embed, ...cells.slice(0, split)];
   const there = split === 0 ? [embed, ...cells, head] : [...cells.slice(split), head];
   const held = cells.some((cell) => cell.classList.contains('held'));
   const carried = split === 0 ? 'token numbers' : wire;

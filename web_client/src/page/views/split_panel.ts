@@ -1,6 +1,6 @@
 /** The panel that shows where the model runs: its headline, what is going on, and the fold on small screens. */
 import { openAnswer, type State } from '../state';
-import { headline, phaseText } from '../words';
+import { headline, isArriving, phaseText } from '../words';
 import { byId, setText } from './dom';
 import { createFacts } from './facts';
 import { createPicture } from './picture';
@@ -32,9 +32,9 @@ export function createSplitPanel(): (state: State) => void {
   return (state) => {
     // The status is a live region: it gets the headline, which is quiet, and never the progress, which is not.
     setText(status, headline(state));
-    const connected = state.engineFailure === null && state.phase !== 'disconnected';
+    const connected = state.engineFailure === null && state.phase !== 'disconnected' && state.phase !== 'connecting';
     const placed = state.split !== null && connected;
-    panel.dataset.phase = connected ? state.phase : 'disconnected';
+    panel.dataset.phase = state.engineFailure === null ? state.phase : 'disconnected';
     panel.classList.toggle('answering', openAnswer(state) !== null && connected);
 
     // What ran before the connection was lost says nothing about now.
@@ -42,7 +42,8 @@ export function createSplitPanel(): (state: State) => void {
     if (state.split !== null) meter.style.setProperty('--share', String(state.split.split / Math.max(state.split.blocks, 1)));
 
     setText(phase, phaseLine(state));
-    progress.hidden = !connected || state.phase !== 'downloading' || state.totalBytes === 0;
+    // The bar stays while a block is compiled between two downloads, so that nothing jumps.
+    progress.hidden = !connected || !isArriving(state) || state.totalBytes === 0;
     activity.hidden = phase.textContent === '' && progress.hidden;
     if (!progress.hidden) progress.value = Math.min(state.doneBytes / state.totalBytes, 1);
 
@@ -54,5 +55,5 @@ export function createSplitPanel(): (state: State) => void {
 function phaseLine(state: State): string {
   const text = phaseText(state);
   // The headline says these already.
-  return text === headline(state) || state.phase === 'disconnected' || state.engineFailure !== null ? '' : text;
+  return text === headline(state) || state.engineFailure !== null ? '' : text;
 }
