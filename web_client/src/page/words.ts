@@ -41,13 +41,6 @@ export function isArriving(state: State): boolean {
   return state.phase === 'downloading' || state.phase === 'compiling' || state.phase === 'measuring';
 }
 
-/** Why the split is as it is. Before the first block has arrived the planner can only say that there is none. */
-export function reasonText(state: State): string {
-  if (state.split === null) return '';
-  if (state.split.split === 0 && state.split.backend === 'none' && isArriving(state)) return 'The server runs everything until the first blocks are here.';
-  return state.split.reason;
-}
-
 function downloadText(state: State): string {
   const blocks = state.split?.blocks ?? 0;
   const what = blocks > state.blocksReady ? `Downloading block ${String(state.blocksReady + 1)} of ${String(blocks)}` : 'Downloading';
@@ -57,7 +50,7 @@ function downloadText(state: State): string {
 /** The quiet line under a finished answer, in its parts. */
 export function answerFigures(answer: Answer): readonly string[] {
   const parts: string[] = [];
-  if (answer.stats !== null) parts.push(...statsParts(answer.stats, answer.split));
+  if (answer.stats !== null && answer.stats.tokens > 0) parts.push(...statsParts(answer.stats, answer.split));
   if (answer.finishReason === 'length') parts.push('cut at the token limit');
   // An answer without a word says so in its place.
   if (answer.status === 'stopped' && answer.text !== '') parts.push('stopped');

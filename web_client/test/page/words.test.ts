@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { bytesOf, count, milliseconds, percent, rate } from '../../src/page/format';
 import type { PageEvent } from '../../src/page/state';
-import { answerFigures, headline, phaseText, pictureText, reasonText } from '../../src/page/words';
+import { answerFigures, headline, phaseText, pictureText } from '../../src/page/words';
 import { after, asked, failure, finished, lastAnswer, splitState, STATS, text } from './fixtures';
 
 describe('figures', () => {
@@ -43,6 +43,7 @@ describe('the line under an answer', () => {
     expect(line(split5, asked(1), finished(1, 'Hi', 'length'))).toMatch(/cut at the token limit$/);
     expect(line(asked(1), text(1, 'Hi'), { type: 'stop_pressed' })).toBe('stopped');
     expect(line(asked(1), { type: 'stop_pressed' })).toBe('');
+    expect(line(asked(1), { type: 'stop_pressed' }, finished(1, '', 'cancelled', { ...STATS, tokens: 0, ttftMs: null }))).toBe('');
   });
 });
 
@@ -78,19 +79,6 @@ describe('the phase', () => {
 
   it.each([['connecting', 'Connecting…'], ['compiling', 'Compiling…'], ['measuring', 'Measuring…'], ['ready', 'Ready'], ['disconnected', 'Your next question connects again.']] as const)('%s is %s', (phase, words) => {
     expect(phaseText(after({ ...downloading, phase }))).toBe(words);
-  });
-});
-
-describe('the reason', () => {
-  const none = { type: 'split', state: { ...splitState(0), backend: 'none', reason: 'Your browser cannot run any.' } } as const;
-
-  it('is the planner\'s, once a plan knows what this browser can do', () => {
-    expect(reasonText(after(split5))).toBe('One block more would be too slow.');
-    expect(reasonText(after(none, { ...downloading, phase: 'ready' }))).toBe('Your browser cannot run any.');
-  });
-
-  it('does not call a browser unable while its blocks are on their way', () => {
-    expect(reasonText(after(none, downloading))).toBe('The server runs everything until the first blocks are here.');
   });
 });
 

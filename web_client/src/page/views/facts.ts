@@ -1,7 +1,7 @@
 /** The figures of the panel, and the planner's sentence. */
 import { milliseconds, percent, rate } from '../format';
 import type { State } from '../state';
-import { BACKEND_NAMES, reasonText } from '../words';
+import { BACKEND_NAMES } from '../words';
 import { byId, element, setText } from './dom';
 
 interface Figure {
@@ -37,8 +37,8 @@ export function createFacts(): (state: State) => void {
     wire.set(split.split === 0 ? 'token ids' : split.wire);
     trip.set(milliseconds(split.rttMs));
     warning.hidden = split.feasible;
-    setText(reason, reasonText(state));
-    reason.hidden = reason.textContent === '';
+    setText(reason, split.reason);
+    reason.hidden = split.reason === '';
   };
 }
 
