@@ -23,6 +23,7 @@ const AGENT = 'splitllm-web';
 /** Positions asked for: memory for all of them is reserved on both sides, and a chat of this length is a long one. */
 const SESSION_TOKENS = 4096;
 const FEWEST_SESSION_TOKENS = 256;
+const RECONNECT_PAUSES_MS = [200, 500, 1000, 2000];
 const PROGRESS_EVERY_MS = 100;
 
 export class Engine {
@@ -123,7 +124,7 @@ export class Engine {
     if (!this.growing) this.setPhase('connecting');
     const link = await ServerLink.connect(this.options.server, AGENT, model.identity, () => {
       this.log.add('disconnected');
-      if (!this.closed) this.emit({ ...this.progress, phase: 'disconnected' });
+      if (!this.closed) this.setPhase('disconnected');
     });
     this.log.add(`connected to ${link.welcome.agent}, ${link.welcome.model}, ${link.welcome.blocks} blocks`);
     this.link = link;
@@ -226,9 +227,12 @@ export class Engine {
   private async growNow(model: Model): Promise<void> {
     this.grown = true;
     const host = this.growthHost(() => Promise.resolve(true));
-    await grow(model, { backends: this.backends, variant: this.options.variant, blocks: this.forcedSplit }, host);
+    await grow(model, { backends: this.backends, variant: this.options.variant, blocks: this.forcedSplit }, host).catch((error: unknown) => {
+      const { code, message } = asSplitLLMError(error);
+      this.notice(code, message);
+    });
     const ready = this.local?.blocks.ready ?? 0;
-    if (ready < this.forcedSplit) this.notice('split_reduced', `Only ${ready} blocks can run here, so the server runs the rest.`);
+    if (ready < this.forcedSplit) this.notice('split_reduced', `Of the ${this.forcedSplit} blocks asked for ${ready} can run here; the server runs the rest.`);
   }
 
   private growInBackground(model: Model, backends: Wanted['backends']): void {
@@ -349,7 +353,7 @@ export class Engine {
   private async recover(error: unknown): Promise<void> {
     this.log.add(`answer broke off: ${asSplitLLMError(error).code}: ${asSplitLLMError(error).message}`);
     if (error instanceof ConnectionError) {
-      await this.connect();
+      await this.reconnect();
     } else if (error instanceof SessionError && error.code === 'not_finite' && this.wire === 'float16') {
       // Some models' hidden states outgrow float16.
       this.wire = 'float32';
@@ -365,12 +369,27 @@ export class Engine {
     }
   }
 
+  /** A server that restarts is away for some seconds. */
+  private async reconnect(): Promise<void> {
+    for (const pause of RECONNECT_PAUSES_MS) {
+      try {
+        await this.connect();
+        return;
+      } catch (error) {
+        if (!(error instanceof ConnectionError)) throw error;
+      }
+      await new Promise((resolve) => setTimeout(resolve, pause));
+    }
+    await this.connect();
+  }
+
   // -- telling --------------------------------------------------------------------------------------------------------
 
   private fail(ask: number | null, error: unknown): void {
     if (this.closed) return;
     const { code, message } = asSplitLLMError(error);
     this.log.add(`failed: ${code}: ${message}`);
+    if (this.link?.alive !== true) this.setPhase('disconnected');
     this.emit({ type: 'failed', ask, code, sentence: message });
   }
 

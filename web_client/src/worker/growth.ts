@@ -1,7 +1,8 @@
 /** Blocks arrive one after the other, in the background of a chat that already works. */
 import type { Backend, Phase, Variant } from '../api';
 import { RuntimeError } from '../protocol/errors';
-import { blocksThatFit, LocalModel, memoryBytes } from './local';
+import { LocalModel } from './local';
+import { blocksThatFit, memoryBytes } from './memory';
 import type { Model } from './model';
 
 export interface Wanted {

@@ -12,6 +12,7 @@ import { openGpu } from './gpu';
 import type { Gpu } from './gpu';
 import { measureBlocks, PREFILL_ROWS } from './measure';
 import type { BlockTimes } from './measure';
+import { memoryBytes } from './memory';
 import type { Model } from './model';
 import { Runtime } from './ort';
 import type { Graph, Tensor } from './ort';
@@ -127,17 +128,4 @@ export class LocalModel {
 /** Threads need shared memory, which a browser gives only to pages that are isolated from other origins. */
 function wasmThreads(backend: 'webgpu' | 'wasm'): number {
   return backend === 'wasm' && self.crossOriginIsolated ? Math.min(MOST_WASM_THREADS, navigator.hardwareConcurrency) : 1;
-}
-
-/** Bytes that weights may use: a quarter of the memory that the browser admits to, or null where it does not say. */
-export function memoryBytes(): number | null {
-  const gigabytes = (navigator as { deviceMemory?: number }).deviceMemory;
-  return gigabytes === undefined ? null : (gigabytes * 2 ** 30) / 4;
-}
-
-/** How many blocks from the first fit into the memory that weights may use. */
-export function blocksThatFit(sizes: readonly number[], memory: number | null): number {
-  let sum = 0;
-  const first = sizes.findIndex((size) => (sum += size) > (memory ?? Infinity));
-  return first < 0 ? sizes.length : first;
 }

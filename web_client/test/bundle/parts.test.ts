@@ -1,0 +1,57 @@
+import { expect, test } from 'vitest';
+import type { Variant } from '../../src/api';
+import { chunkPlace } from '../../src/bundle/embedding';
+import type { Manifest } from '../../src/bundle/manifest';
+import { blockBytes, blockParts, chooseVariant } from '../../src/bundle/parts';
+
+const MIB = 2 ** 20;
+
+function manifestOf(megabytes: Partial<Record<Variant, number>>, blocks = 2): Manifest {
+  const files: Manifest['files'] = {};
+  const variantsOf = (index: number) =>
+    Object.fromEntries(
+      Object.entries(megabytes).map(([variant, size]) => {
+        files[`${index}.${variant}.onnx`] = { size: 0, sha256: '' };
+        files[`${index}.${variant}.bin`] = { size: size * MIB, sha256: '' };
+        const activations = variant.endsWith('f16') || variant === 'float16' ? 'float16' : 'float32';
+        return [variant, { graph: `${index}.${variant}.onnx`, weights: `${index}.${variant}.bin`, activations, constants: { cos_cache: 'cos' } }];
+      }),
+    ) as unknown as Manifest['blocks'][number];
+  return {
+    blocks: Array.from({ length: blocks }, (_, index) => variantsOf(index)),
+    constants: { cos: { float32: { file: 'rope', offset: 64, shape: [4, 2] } } },
+    files,
+  } as unknown as Manifest;
+}
+
+test('a small model runs exactly, a large one in 4 bits', () => {
+  expect(chooseVariant(manifestOf({ float32: 32, int4: 4 }), 'auto', 'webgpu', false)).toBe('float32');
+  expect(chooseVariant(manifestOf({ float32: 33, int4: 4 }), 'auto', 'wasm', false)).toBe('int4');
+  expect(chooseVariant(manifestOf({ float32: 500 }), 'auto', 'wasm', false)).toBe('float32');
+});
+
+test('a variant that is not there, or cannot be computed here, is refused', () => {
+  const unavailable: unknown = expect.objectContaining({ code: 'variant_unavailable' });
+  expect(() => chooseVariant(manifestOf({ float32: 1 }), 'int4', 'webgpu', true)).toThrow(unavailable);
+  expect(() => chooseVariant(manifestOf({ float32: 1, float16: 1 }), 'float16', 'webgpu', false)).toThrow(unavailable);
+  expect(() => chooseVariant(manifestOf({ float32: 1, float16: 1 }), 'float16', 'wasm', true)).toThrow(unavailable);
+  expect(chooseVariant(manifestOf({ float32: 1, float16: 1 }), 'float16', 'webgpu', true)).toBe('float16');
+});
+
+test('the parts of a block name its files and where its constants lie', () => {
+  const manifest = manifestOf({ float32: 3 });
+  expect(blockBytes(manifest, 'float32')).toEqual([3 * MIB, 3 * MIB]);
+  expect(blockParts(manifest, 1, 'float32')).toEqual({
+    graph: '1.float32.onnx',
+    weights: '1.float32.bin',
+    activations: 'float32',
+    constants: new Map([['cos_cache', { file: 'rope', offset: 64, shape: [4, 2] }]]),
+  });
+  expect(() => blockParts(manifest, 2, 'float32')).toThrow(expect.objectContaining({ code: 'variant_unavailable' }));
+});
+
+test('the last chunk of the embedding may be shorter', () => {
+  const table = { row_bytes: 512, rows_per_chunk: 128 };
+  expect(chunkPlace(table, 300, 0)).toEqual({ start: 0, size: 65536 });
+  expect(chunkPlace(table, 300, 2)).toEqual({ start: 131072, size: 44 * 512 });
+});
