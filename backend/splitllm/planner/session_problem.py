@@ -31,11 +31,13 @@ class Session:
 
     `client_prefill_ms` is one block's time for the whole prompt; it and `client_decode_ms` are None where the client
     has not measured. `ready` counts the blocks that the client holds, `memory` is in bytes (None: no limit known).
+    `place` is what a person calls the client.
     """
 
     blocks: int
     ready: int
     backend: bool
+    place: str
     client_decode_ms: float | None
     client_prefill_ms: float | None
     memory: float | None
@@ -66,6 +68,7 @@ class Session:
             blocks=spec.blocks,
             ready=min(max(report.blocks_ready, 0), spec.blocks),
             backend=report.backend != "none",
+            place="your machine" if report.backend == "cpu" else "your browser",
             client_decode_ms=decode,
             client_prefill_ms=prefill,
             memory=None if limit is None or math.isnan(limit) else float(limit),

@@ -38,11 +38,11 @@ def chosen_reason(candidates: Sequence[Candidate], best: Candidate, bound: str, 
         return f"{where}: {_figures(best)}, within the promise."
     if bound == "backend":
         why = "has not measured its speed yet" if session.backend else "cannot run any"
-        return f"{where}: your browser {why}."
+        return f"{where}: {session.place} {why}."
     if bound == "blocks_ready":
-        missing = "the next one has not arrived yet" if best.split else "none has arrived in your browser yet"
+        missing = "the next one has not arrived yet" if best.split else f"none has arrived in {session.place} yet"
         return f"{where}: {missing}."
-    subject = "one more" if best.split else "one in your browser"
+    subject = "one more" if best.split else f"one in {session.place}"
     return f"{where}: {subject} would {_excess(candidates[best.split + 1], bound, session)}."
 
 
@@ -55,9 +55,9 @@ def forced_reason(chosen: Candidate, session: Session) -> str:
         reason = f"{ask}: {_broken_promises(chosen, session)}"
     if "memory" in chosen.rejected_by:
         need, limit = _memory(chosen, session)
-        reason += f"; their weights need {need} of memory, over the {limit} that your browser may use"
+        reason += f"; their weights need {need} of memory, over the {limit} that {session.place} may use"
     if chosen.split and not session.measured:
-        reason += " (without your browser's own time, which is not measured yet)"
+        reason += f" (without {session.place}'s own time, which is not measured yet)"
     return reason + "."
 
 
@@ -67,8 +67,8 @@ def _where(split: int, session: Session) -> str:
     if split == 0:
         return f"{of[0].upper()}{of[1:]} {run if session.blocks == 1 else 'run'} on the server"
     if split == session.blocks:
-        return f"{of[0].upper()}{of[1:]} {run} in your browser"
-    return f"{split} of {session.blocks} blocks {run} in your browser"
+        return f"{of[0].upper()}{of[1:]} {run} in {session.place}"
+    return f"{split} of {session.blocks} blocks {run} in {session.place}"
 
 
 def _figures(chosen: Candidate) -> str:
@@ -89,7 +89,7 @@ def _excess(more: Candidate, bound: str, session: Session) -> str:
     """What one block more would do, after `would`."""
     if bound == "memory":
         need, limit = _memory(more, session)
-        return f"need {need} of memory, over the {limit} that your browser may use"
+        return f"need {need} of memory, over the {limit} that {session.place} may use"
     value, limit = _latency(more, bound, session)
     return f"make {'each token' if bound == 'tpot' else 'the first token'} take {value}, over the promised {limit}"
 

@@ -291,3 +291,9 @@ def test_a_promise_without_end_is_none() -> None:
 def test_unmeasured_server_times_of_zero_still_prefer_the_client() -> None:
     chosen = plan(times=BlockTimes(0, 0, 64, 0), sla=Sla(10**6, 10**6))
     assert chosen.split == 8
+
+
+def test_a_client_that_is_no_browser_is_not_called_one() -> None:
+    chosen = plan(replace(REPORT, backend="cpu"))
+    assert "your machine" in chosen.reason
+    assert "browser" not in chosen.reason
