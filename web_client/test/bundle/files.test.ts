@@ -53,14 +53,14 @@ test('a file is given out only when its size and hash are those of the manifest'
   await expect((await files()).read('a', (bytes) => received.push(bytes))).resolves.toEqual(right.a);
   expect(received.reduce((sum, bytes) => sum + bytes, 0)).toBe(3);
   serve({ a: Uint8Array.of(1, 2, 4) });
-  await expect((await files()).read('a')).rejects.toThrow(damaged('bundle_damaged') as Error);
+  await expect((await files()).read('a')).rejects.toThrow(damaged('bundle_damaged'));
   serve({ a: Uint8Array.of(1, 2, 3, 4) });
-  await expect((await files()).read('a')).rejects.toThrow(damaged('bundle_size') as Error);
+  await expect((await files()).read('a')).rejects.toThrow(damaged('bundle_size'));
   serve({ a: Uint8Array.of(1, 2) });
-  await expect((await files()).read('a')).rejects.toThrow(damaged('bundle_size') as Error);
+  await expect((await files()).read('a')).rejects.toThrow(damaged('bundle_size'));
   serve({});
-  await expect((await files()).read('a')).rejects.toThrow(damaged('bundle_missing') as Error);
-  await expect((await files()).read('toString')).rejects.toThrow(damaged('bundle_missing') as Error);
+  await expect((await files()).read('a')).rejects.toThrow(damaged('bundle_missing'));
+  await expect((await files()).read('toString')).rejects.toThrow(damaged('bundle_missing'));
 });
 
 test('a second visit downloads nothing, and a spoilt cache is found out', async () => {
@@ -92,16 +92,16 @@ test('embedding rows are read by chunk, each chunk once and verified by its own 
   await expect(embedding.rows([4, 0, 1, 4])).resolves.toEqual(Float32Array.of(8, 9, 0, 1, 2, 3, 8, 9));
   await embedding.rows([0, 4]);
   expect(asked).toEqual(['hashes', 'embed bytes=32-39', 'embed bytes=0-15']);
-  await expect(embedding.rows([5])).rejects.toThrow(damaged('unknown_token') as Error);
+  await expect(embedding.rows([5])).rejects.toThrow(damaged('unknown_token'));
   serve({ ...right, embed: new Uint8Array(table.length) });
-  await expect(embedding.rows([2])).rejects.toThrow(damaged('bundle_damaged') as Error);
+  await expect(embedding.rows([2])).rejects.toThrow(damaged('bundle_damaged'));
   serve(right);
   await expect(embedding.rows([2])).resolves.toEqual(Float32Array.of(4, 5));
 });
 
 test('what is no manifest is refused with the reason', () => {
   const bytes = (value: unknown): Uint8Array => new TextEncoder().encode(JSON.stringify(value));
-  expect(() => readManifest(Uint8Array.of(0xff))).toThrow(damaged('bundle_manifest') as Error);
+  expect(() => readManifest(Uint8Array.of(0xff))).toThrow(damaged('bundle_manifest'));
   expect(() => readManifest(bytes({ format: 'splitllm-bundle', format_version: 2 }))).toThrow(/format version is not 1/);
-  expect(() => readManifest(bytes({ format: 'splitllm-bundle', format_version: 1 }))).toThrow(damaged('bundle_manifest') as Error);
+  expect(() => readManifest(bytes({ format: 'splitllm-bundle', format_version: 1 }))).toThrow(damaged('bundle_manifest'));
 });
