@@ -10,7 +10,7 @@ from collections.abc import Collection
 import numpy as np
 
 from .errors import TurnError
-from .types import Float32Array, SamplingParams
+from .types import Float32Array, FloatArray, SamplingParams
 
 
 def check_sampling(params: SamplingParams) -> None:
@@ -31,6 +31,7 @@ def check_sampling(params: SamplingParams) -> None:
             raise TurnError(f"The sampling settings cannot be used: {sentence}.", code="turn_refused")
 
 
+@np.errstate(over="ignore")  # a score over a tiny temperature or penalty is rightly infinite
 def sample(
     logits: Float32Array, params: SamplingParams, seen: Collection[int], generator: np.random.Generator | None
 ) -> int:
@@ -38,14 +39,16 @@ def sample(
 
     Args:
         logits: float32[vocab_size]; not changed.
-        params: how to draw; temperature 0 is argmax (lowest id on a tie).
+        params: how to draw; temperature 0 is argmax (lowest id on a tie), as is a best score that is not finite.
         seen: ids in the conversation so far, for the repetition penalty (Keskar et al. 2019, CTRL, section 4.1).
         generator: source of randomness; only needed when temperature is above 0.
     """
     scores = _penalised(logits, params.repetition_penalty, seen)
-    if params.temperature == 0 or generator is None:
+    best = float(scores.max())
+    if params.temperature == 0 or generator is None or not np.isfinite(best):
         return int(np.argmax(scores))
-    probabilities = _softmax(scores.astype(np.float64) / params.temperature)
+    weights = np.exp((scores.astype(np.float64) - best) / params.temperature)
+    probabilities = weights / weights.sum()
     probabilities = _keep_top_k(probabilities, params.top_k)
     probabilities = _keep_top_p(probabilities, params.top_p)
     probabilities = _keep_min_p(probabilities, params.min_p)
@@ -54,19 +57,14 @@ def sample(
     return int(np.searchsorted(cumulative, drawn, side="right").clip(0, len(cumulative) - 1))
 
 
-def _penalised(logits: Float32Array, penalty: float, seen: Collection[int]) -> Float32Array:
+def _penalised(logits: Float32Array, penalty: float, seen: Collection[int]) -> FloatArray:
     if penalty == 1 or not seen:
         return logits
-    scores = logits.copy()
+    scores = logits.astype(np.float64)
     ids = np.fromiter(seen, np.int64, len(seen))
     values = scores[ids]
     scores[ids] = np.where(values < 0, values * penalty, values / penalty)
     return scores
-
-
-def _softmax(scores: np.ndarray) -> np.ndarray:
-    weights = np.exp(scores - scores.max())
-    return np.asarray(weights / weights.sum())
 
 
 def _keep_top_k(probabilities: np.ndarray, top_k: int) -> np.ndarray:
@@ -81,10 +79,13 @@ def _keep_top_p(probabilities: np.ndarray, top_p: float) -> np.ndarray:
     """Keep the smallest set of likeliest tokens whose mass reaches top_p (Holtzman et al. 2019)."""
     if top_p >= 1:
         return probabilities
-    order = np.argsort(-probabilities, kind="stable")
+    total = probabilities.sum()
+    # All tokens below the border together weigh less than what is cut off, so only the others need to be sorted.
+    likely = np.flatnonzero(probabilities >= (1 - top_p) * total / len(probabilities))
+    order = likely[np.argsort(-probabilities[likely], kind="stable")]
     mass_before = np.cumsum(probabilities[order]) - probabilities[order]
     kept = np.zeros_like(probabilities)
-    chosen = order[mass_before < top_p * probabilities.sum()]
+    chosen = order[mass_before < top_p * total]
     kept[chosen] = probabilities[chosen]
     return kept
 
