@@ -16,12 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from demo import evaluate
-from demo.corpus import conversations
+from demo.corpus import CONVERSATIONS, CORPUS_SEED, conversations
 from demo.tokenizer import save_tokenizer, train_tokenizer
 from demo.train import save_model, train
 
-CONVERSATIONS = 32_000
-CORPUS_SEED = 7
 BUNDLE = evaluate.DEMO_FOLDER / "bundle"
 
 

@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from demo.grammar import Style
 from demo.turns import MAKERS, State, accept_or_decline
 
+CONVERSATIONS = 32_000
+"""How many conversations tiny-chat is trained on, drawn with ``CORPUS_SEED``."""
+CORPUS_SEED = 7
+
 SYSTEM_MESSAGES: tuple[str, ...] = (
     "You are tiny-chat, a friendly and very small assistant.",
     "You are a helpful assistant.",

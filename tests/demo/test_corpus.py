@@ -10,15 +10,14 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from demo.build import CONVERSATIONS, CORPUS_SEED
-from demo.corpus import Conversation, conversations
+
+from demo import facts, questions, stories
+from demo.corpus import CONVERSATIONS, CORPUS_SEED, Conversation, conversations
 from demo.grammar import Style, expand, fill, say
 from demo.smalltalk import TALKS
 from demo.splitllm_facts import TOPICS
 from demo.turns import MAKERS
 from demo.unknown import free_question
-
-from demo import facts, questions, stories
 
 HELDOUT = Path(__file__).parents[2] / "demo" / "heldout.json"
 _SLOT = re.compile(r"\{(\w+)\}")
