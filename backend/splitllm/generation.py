@@ -12,6 +12,7 @@ from .types import FinishReason, Float32Array, SamplingParams
 
 #: A character takes at most four bytes, and a byte-level token holds at least one.
 _TOKENS_PER_CHARACTER = 4
+_REPLACEMENT = "\ufffd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,10 @@ class Generation:
         self._stop = tuple(stop)
         self._seen = set(seen_ids)
         self._decode = decode
+        self._window = _TOKENS_PER_CHARACTER * max(map(len, self._stop), default=0)
+        #: Two tokens that begin a character: decoding starts at the first, and will start at the second once that is
+        #: further back than any stop string reaches. Some tokenizers spoil a whole text that starts within a character.
+        self._text_start = self._next_start = 0
         self._generator = generator
         self.tokens: list[int] = []
 
@@ -94,7 +99,8 @@ class Generation:
         """The stop string that the newest token completed; of several, the one that begins first."""
         if not self._stop or self._decode is None:
             return None
-        window = _TOKENS_PER_CHARACTER * max(map(len, self._stop)) + 2 * _TOKENS_PER_CHARACTER
-        text = self._decode(self.tokens[-window:])
+        text = self._decode(self.tokens[self._text_start :])
+        if len(self.tokens) - self._next_start > self._window and not text.endswith(_REPLACEMENT):
+            self._text_start, self._next_start = self._next_start, len(self.tokens)
         found = [(text.index(stop), stop) for stop in self._stop if stop in text]
         return min(found)[1] if found else None

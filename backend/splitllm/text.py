@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import jinja2.exceptions
 import jinja2.sandbox
 from tokenizers import Tokenizer
 
@@ -16,8 +17,6 @@ from .bundle import Bundle
 from .errors import BundleError, UsageError
 
 _REPLACEMENT = "\ufffd"
-#: Tokens decoded again with each new one, so that a character spread over several tokens comes out whole.
-_CONTEXT_TOKENS = 8
 
 
 class TextCodec:
@@ -49,7 +48,7 @@ class TextCodec:
             return self._template.render(
                 messages=list(messages), add_generation_prompt=add_generation_prompt, **self._special
             )
-        except (jinja2.TemplateError, TypeError) as error:
+        except Exception as error:  # a stranger's template fails in any way that a program can
             raise UsageError(f"the chat template refuses this conversation: {error}") from None
 
     def encode(self, text: str) -> list[int]:
@@ -71,7 +70,7 @@ class StreamDecoder:
     def __init__(self, codec: TextCodec) -> None:
         self._codec = codec
         self._ids: list[int] = []
-        self._start = 0  # first id of the window that is decoded again
+        self._start = 0  # first id of the window that is decoded again; it begins a character
         self._given = 0  # ids whose text was given
 
     def push(self, token: int) -> str:
@@ -81,7 +80,7 @@ class StreamDecoder:
         now = self._codec.decode(self._ids[self._start :])
         if len(now) <= len(before) or now.endswith(_REPLACEMENT):
             return ""
-        self._start, self._given = max(self._start, self._given - _CONTEXT_TOKENS), len(self._ids)
+        self._start, self._given = self._given, len(self._ids)
         return now[len(before) :]
 
     def finish(self) -> str:
@@ -103,15 +102,31 @@ def visible_length(text: str, stop: Sequence[str]) -> int:
     return len(text) - longest
 
 
+class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
+    """Refuses what is unsafe; Jinja's own would print nothing in its place."""
+
+    def unsafe_undefined(self, obj: Any, attribute: str) -> jinja2.Undefined:
+        """See Jinja.
+
+        Raises:
+            SecurityError: always.
+        """
+        raise jinja2.exceptions.SecurityError(f"{attribute!r} of {type(obj).__name__} is not for templates")
+
+
 @functools.cache
 def _environment() -> jinja2.Environment:
     """Templates come with models from strangers, hence the sandbox; the settings are those templates expect."""
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+    environment = _Sandbox(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"], autoescape=False
     )
-    environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
+    environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _raise_exception
     return environment
+
+
+def _to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, **options)
 
 
 def _raise_exception(message: str) -> Any:
