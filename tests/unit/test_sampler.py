@@ -103,6 +103,10 @@ def test_top_p_keeps_the_fewest_tokens_that_reach_it(top_p: float, kept: list[in
     assert list(shares(logs(0.1, 0.4, 0.2, 0.3), SamplingParams(1.0, top_p=top_p))) == kept
 
 
+def test_top_p_that_is_reached_exactly_keeps_no_further_token() -> None:
+    assert len(shares(floats(0, 0, 0, 0), SamplingParams(1.0, top_p=0.5))) == 2
+
+
 def test_a_tiny_top_p_still_keeps_the_likeliest() -> None:
     assert list(shares(logs(0.1, 0.4, 0.2, 0.3), SamplingParams(1.0, top_p=1e-300))) == [1]
 
