@@ -75,6 +75,7 @@ export class ClientSession {
   #plan: Plan | null = null;
   #turn: RunningTurn | null = null;
   #lastTurn = 0;
+  #latestPromptRows = 0;
   /** Every id of the conversation that this client knows. */
   #ids: number[] = [];
   /** Positions `[0, n)` of `#ids` whose keys and values the server holds. */
@@ -92,6 +93,11 @@ export class ClientSession {
 
   get welcome(): Welcome | null {
     return this.#welcome;
+  }
+
+  /** Rows of the latest prompt that the server did not hold yet: what the next may well have, too. 0 before the first. */
+  get latestPromptRows(): number {
+    return this.#latestPromptRows;
   }
 
   hello(agent: string, model: string | null, bundle: string | null): Hello {
@@ -135,6 +141,7 @@ export class ClientSession {
     this.#clientLength = Math.min(this.#clientLength, start);
     this.#ids = [...prompt];
     this.#serverLength = start;
+    this.#latestPromptRows = prompt.length - start;
     this.#lastTurn += 1;
     const turn: RunningTurn = { number: this.#lastTurn, start, promptEnd: prompt.length, maxTokens: Math.min(request.maxTokens, room), tokens: 0, cancelled: false, failure: null };
     this.#turn = turn;

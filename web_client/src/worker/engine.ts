@@ -23,6 +23,8 @@ const AGENT = 'splitllm-web';
 /** Positions asked for: memory for all of them is reserved on both sides, and a chat of this length is a long one. */
 const SESSION_TOKENS = 4096;
 const FEWEST_SESSION_TOKENS = 256;
+/** What a first question may have, with the template round it. */
+const FIRST_PROMPT_TOKENS = 64;
 const RECONNECT_PAUSES_MS = [200, 500, 1000, 2000];
 const PROGRESS_EVERY_MS = 100;
 
@@ -39,7 +41,6 @@ export class Engine {
   private prospect: Backend = 'none';
   private closed = false;
   private wire: Wire;
-  private expectedPromptTokens = PREFILL_ROWS;
   /** The answers that were asked for and are not finished. */
   private readonly open = new Map<number, Answer | null>();
   private readonly stopRequested = new Set<number>();
@@ -76,6 +77,7 @@ export class Engine {
         this.open.delete(ask.ask);
         this.stopRequested.delete(ask.ask);
       }
+      if (this.options.split === 'auto' && this.local?.learn() === true) await this.replan();
     });
   }
 
@@ -194,6 +196,12 @@ export class Engine {
     });
   }
 
+  /** A hint for the planner. */
+  private get expectedPromptTokens(): number {
+    const rows = this.link?.session.latestPromptRows ?? 0;
+    return rows > 0 ? rows : FIRST_PROMPT_TOKENS;
+  }
+
   private get report(): Report {
     return (
       this.local?.report ?? { backend: this.prospect, variant: 'float32', blocks_ready: 0, decode_ms: null, prefill_ms: null, prefill_rows: PREFILL_ROWS, memory_bytes: null }
@@ -237,6 +245,7 @@ export class Engine {
 
   private growInBackground(model: Model, backends: Wanted['backends']): void {
     this.grown = true;
+    if (backends[0] === 'wasm') this.prospect = 'wasm';
     if (backends.length === 0) {
       this.setPhase('ready');
       return;
@@ -322,7 +331,6 @@ export class Engine {
     const link = this.link;
     if (link === null) throw new ConnectionError('disconnected', 'The connection to the server was lost; ask again to reconnect.');
     const request = { prompt: [...prompt, ...answer.ids], maxTokens: missing, sampling: answer.sampling, stop: answer.stop };
-    this.expectedPromptTokens = request.prompt.length;
     const done = await runTurn(
       link,
       request,

@@ -7,6 +7,7 @@ import type { ClientMessage, Plan, Report, Split, Welcome } from '../protocol/me
 import { ClientSession } from '../session/session';
 import type { Happening } from '../session/session';
 import { Mailbox } from './mailbox';
+import type { TurnLink } from './turn';
 
 const CONNECT_TIMEOUT_MS = 15_000;
 /** A browser queues what is sent without any bound of its own. */
@@ -21,7 +22,7 @@ export interface OpenRequest {
   readonly expectedPromptTokens: number;
 }
 
-export class ServerLink {
+export class ServerLink implements TurnLink {
   readonly session = new ClientSession();
   private readonly happenings = new Mailbox<Happening>();
   private open = true;

@@ -10,7 +10,7 @@ import type { Hidden } from '../session/hidden';
 import { Blocks } from './blocks';
 import { openGpu } from './gpu';
 import type { Gpu } from './gpu';
-import { measureBlocks, PREFILL_ROWS } from './measure';
+import { measureBlocks, ObservedDecode, PREFILL_ROWS } from './measure';
 import type { BlockTimes } from './measure';
 import { memoryBytes } from './memory';
 import type { Model } from './model';
@@ -29,6 +29,7 @@ export class LocalModel {
   /** Rotary tables and the like, by file and offset: uploaded once, shared by all blocks. */
   private readonly constants = new Map<string, Tensor>();
   private times: BlockTimes | null = null;
+  private observed: ObservedDecode | null = null;
 
   private constructor(
     private readonly model: Model,
@@ -91,14 +92,26 @@ export class LocalModel {
     await this.embedding.prefetch();
   }
 
-  async measure(): Promise<BlockTimes> {
+  async measure(): Promise<void> {
     this.times = await measureBlocks(this.blocks, this.model.manifest.model.hidden_size);
-    return this.times;
+    this.observed = new ObservedDecode(this.times.decodeMs);
+  }
+
+  /** Take over what answers have shown. Returns whether the planner should hear of it. */
+  learn(): boolean {
+    const decodeMs = this.observed?.takeNews() ?? null;
+    if (decodeMs === null || this.times === null) return false;
+    this.times = { ...this.times, decodeMs };
+    return true;
   }
 
   /** Embedding and blocks `[0, split)` on ids that begin at `position`. */
   async run(split: number, ids: readonly number[], position: number): Promise<Hidden> {
-    return this.blocks.run(split, await this.embedding.rows(ids), position);
+    const embedded = await this.embedding.rows(ids);
+    const started = performance.now();
+    const hidden = await this.blocks.run(split, embedded, position);
+    if (ids.length === 1) this.observed?.add(performance.now() - started, split);
+    return hidden;
   }
 
   async close(): Promise<void> {

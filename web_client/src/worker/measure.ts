@@ -41,6 +41,38 @@ export async function measureBlocks(blocks: Blocks, hiddenSize: number): Promise
   }
 }
 
+/** Steps of a real answer that say more than a rehearsal. */
+const FEWEST_STEPS = 8;
+const MOST_STEPS = 32;
+/** Times differ by less than this from one run to the next for no reason at all. */
+const NEWS_FACTOR = 1.5;
+
+/** What decoding really took, beside what was measured beforehand. */
+export class ObservedDecode {
+  private readonly stepsMs: number[] = [];
+  private toldMs: number;
+
+  constructor(rehearsedMs: number) {
+    this.toldMs = rehearsedMs;
+  }
+
+  /** One row went through `blocks` blocks in `ms`. */
+  add(ms: number, blocks: number): void {
+    this.stepsMs.push(ms / blocks);
+    if (this.stepsMs.length > MOST_STEPS) this.stepsMs.shift();
+  }
+
+  /** A time for one block that the planner should hear of, or null while there is no news. */
+  takeNews(): number | null {
+    if (this.stepsMs.length < FEWEST_STEPS) return null;
+    const ms = median(this.stepsMs);
+    if (ms < this.toldMs * NEWS_FACTOR && this.toldMs < ms * NEWS_FACTOR) return null;
+    this.stepsMs.length = 0;
+    this.toldMs = ms;
+    return ms;
+  }
+}
+
 export function median(samples: readonly number[]): number {
   const sorted = [...samples].sort((one, other) => one - other);
   const middle = Math.floor(sorted.length / 2);

@@ -1,12 +1,23 @@
 /** The life of one turn: ids or hidden states up, tokens down, until the server says done. */
-import type { Done } from '../protocol/messages.generated';
+import type { Frame } from '../protocol/frame';
+import type { ClientMessage, Done } from '../protocol/messages.generated';
 import type { Hidden } from '../session/hidden';
-import type { TurnRequest, Work } from '../session/session';
-import type { ServerLink } from './link';
+import type { ClientSession, Happening, TurnRequest, Work } from '../session/session';
+
+/** What a turn needs of a connection; `ServerLink` is one. */
+export interface TurnLink {
+  readonly session: ClientSession;
+  readonly alive: boolean;
+  /** Whether `next` would give something at once. */
+  readonly hasNews: boolean;
+  send(message: ClientMessage): void;
+  sendFrame(frame: Frame): Promise<void>;
+  next(): Promise<Happening>;
+}
 
 /** Throws what ended the turn early; unless the connection is gone, the session is then ready for the next turn. */
 export async function runTurn(
-  link: ServerLink,
+  link: TurnLink,
   request: TurnRequest,
   compute: (work: Work) => Promise<Hidden>,
   onTokens: (ids: readonly number[]) => void,
@@ -37,9 +48,12 @@ export async function runTurn(
   }
 }
 
-/** Cancel, and wait until the server has ended the turn. */
-async function giveUp(link: ServerLink): Promise<void> {
+/** Cancel, and read on to the end of the turn, which may have arrived already: the next turn must not take it for its own. */
+async function giveUp(link: TurnLink): Promise<void> {
   const cancel = link.session.cancel();
   if (cancel !== null) link.send(cancel);
-  while (link.session.state === 'turn') await link.next();
+  for (;;) {
+    const { type } = await link.next();
+    if (type === 'done' || type === 'refused') return;
+  }
 }

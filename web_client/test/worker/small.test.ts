@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { Mailbox } from '../../src/worker/mailbox';
-import { median } from '../../src/worker/measure';
+import { median, ObservedDecode } from '../../src/worker/measure';
 import { blocksThatFit } from '../../src/worker/memory';
 import { Serial } from '../../src/worker/serial';
 
@@ -59,4 +59,24 @@ test('tasks run one after the other, also after one that failed', async () => {
   await expect(first).rejects.toThrow('a');
   await second;
   expect(order).toEqual(['a begins', 'a ends', 'b begins', 'b ends']);
+});
+
+describe('what decoding really takes', () => {
+  const after = (rehearsed: number, steps: number, ms: number): ObservedDecode => {
+    const observed = new ObservedDecode(rehearsed);
+    for (let step = 0; step < steps; step += 1) observed.add(ms, 4);
+    return observed;
+  };
+
+  test('is news when it is far from what the planner was told, and then no more', () => {
+    const observed = after(2, 8, 40);
+    expect(observed.takeNews()).toBe(10);
+    expect(observed.takeNews()).toBeNull();
+    expect(after(2, 8, 4).takeNews()).toBe(1);
+  });
+
+  test('is none while the difference is small or the steps are few', () => {
+    expect(after(2, 8, 11).takeNews()).toBeNull();
+    expect(after(2, 7, 40).takeNews()).toBeNull();
+  });
 });
