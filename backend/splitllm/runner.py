@@ -63,37 +63,39 @@ class Runner:
     def open(self, session: str, split: int, handler: EventHandler) -> None:
         """Seat a session; the caller has made sure that a row is free. `handler` gets its events, on the loop."""
         self._handlers[session] = handler
-        self._commands.put(lambda: self._move(self._scheduler.open(session, split)))
+        self._ask(session, lambda: self._move(self._scheduler.open(session, split)))
 
     def resplit(self, session: str, split: int) -> None:
         """Change a session's split between two turns."""
-        if session in self._handlers:
-            self._commands.put(lambda: self._resplit(session, split))
+        self._ask(session, lambda: self._resplit(session, split))
 
     def begin(self, session: str, turn: int, *, start: int, prompt_end: int, generation: Generation) -> None:
         """Begin a turn."""
         now_ms = _now_ms()
-        if session in self._handlers:
-            self._commands.put(
-                lambda: self._scheduler.begin(
-                    session, turn, start=start, prompt_end=prompt_end, generation=generation, now_ms=now_ms
-                )
-            )
+        self._ask(
+            session,
+            lambda: self._scheduler.begin(
+                session, turn, start=start, prompt_end=prompt_end, generation=generation, now_ms=now_ms
+            ),
+        )
 
     def feed(self, session: str, turn: int, position: int, values: NDArray[Any]) -> None:
         """Hand over rows of a turn: int32[T] ids, or hidden states [T, hidden_size]."""
-        if session in self._handlers:
-            self._commands.put(lambda: self._scheduler.feed(session, turn, position, values))
+        self._ask(session, lambda: self._scheduler.feed(session, turn, position, values))
 
     def cancel(self, session: str, turn: int) -> None:
         """End a turn at the next tick."""
-        if session in self._handlers:
-            self._commands.put(lambda: self._scheduler.cancel(session, turn))
+        self._ask(session, lambda: self._scheduler.cancel(session, turn))
 
     def close(self, session: str) -> None:
         """Forget a session; no event of it comes after this call."""
-        if self._handlers.pop(session, None) is not None:
-            self._commands.put(lambda: self._close(session))
+        self._ask(session, lambda: self._close(session))
+        self._handlers.pop(session, None)
+
+    def _ask(self, session: str, command: _Command) -> None:
+        """Queue a command, unless the session is closed or there is nobody left to carry it out."""
+        if session in self._handlers and self.fault is None:
+            self._commands.put(command)
 
     # -- on the engine's thread ---------------------------------------------------------------------------------------
 
@@ -159,8 +161,11 @@ class Runner:
     def _dispatch(self, events: list[Event]) -> None:
         for event in events:
             handler = self._handlers.get(event.session)
-            if handler is not None:
-                handler(event)
+            try:
+                if handler is not None:
+                    handler(event)
+            except Exception:  # whatever it is, the other sessions' events must not be lost with it
+                log.exception("session %s cannot take %s", event.session[:8], type(event).__name__)
 
 
 def _now_ms() -> float:
