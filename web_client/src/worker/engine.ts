@@ -6,13 +6,13 @@ import type { Backend, Diagnostics, EngineEvent, EngineOptions, Phase, Wire } fr
 import { ConnectionError, RuntimeError, SessionError, SplitLLMError } from '../protocol/errors';
 import type { Done, Plan, Report, Split } from '../protocol/messages.generated';
 import type { Work } from '../session/session';
+import { Announcer, asSplitLLMError } from './announcer';
 import { Answer } from './answer';
 import type { Ask } from './answer';
 import { grow } from './growth';
 import type { GrowthHost, Wanted } from './growth';
 import { ServerLink } from './link';
 import type { LocalModel } from './local';
-import { Log } from './log';
 import { PREFILL_ROWS } from './measure';
 import { loadModel } from './model';
 import type { Model } from './model';
@@ -26,10 +26,9 @@ const FEWEST_SESSION_TOKENS = 256;
 /** What a first question may have, with the template round it. */
 const FIRST_PROMPT_TOKENS = 64;
 const RECONNECT_PAUSES_MS = [200, 500, 1000, 2000];
-const PROGRESS_EVERY_MS = 100;
 
 export class Engine {
-  private readonly log = new Log();
+  private readonly tell: Announcer;
   /** Answers and plans, one after the other. */
   private readonly serial = new Serial();
   private model: Model | null = null;
@@ -44,19 +43,18 @@ export class Engine {
   /** The answers that were asked for and are not finished. */
   private readonly open = new Map<number, Answer | null>();
   private readonly stopRequested = new Set<number>();
-  private progress: Extract<EngineEvent, { type: 'phase' }> = { type: 'phase', phase: 'connecting', doneBytes: 0, totalBytes: 0, blocksReady: 0 };
-  private progressAt = 0;
 
   constructor(
     private readonly options: EngineOptions,
-    private readonly emit: (event: EngineEvent) => void,
+    post: (event: EngineEvent) => void,
   ) {
+    this.tell = new Announcer(post);
     this.wire = options.wire;
     if (options.split === 'auto' && options.backend !== 'none') this.prospect = options.backend === 'wasm' || !('gpu' in navigator) ? 'wasm' : 'webgpu';
   }
 
   start(): void {
-    this.emit(this.progress);
+    this.setPhase('connecting');
     void this.serial.run(async () => {
       try {
         await this.connect();
@@ -96,13 +94,14 @@ export class Engine {
       blockRuns: this.local?.blocks.runs ?? [],
       kvLocations: this.local?.blocks.kvLocations ?? [],
       crossOriginIsolated: self.crossOriginIsolated,
-      log: this.log.lines,
+      log: this.tell.log.lines,
     };
-    this.emit({ type: 'diagnostics', diagnostics });
+    this.tell.emit({ type: 'diagnostics', diagnostics });
   }
 
   close(): void {
     this.closed = true;
+    this.tell.mute();
     this.link?.close();
     void this.local?.close();
   }
@@ -125,10 +124,10 @@ export class Engine {
   private async connectLink(model: Model): Promise<ServerLink> {
     if (!this.growing) this.setPhase('connecting');
     const link = await ServerLink.connect(this.options.server, AGENT, model.identity, () => {
-      this.log.add('disconnected');
-      if (!this.closed) this.setPhase('disconnected');
+      this.tell.log.add('disconnected');
+      this.setPhase('disconnected');
     });
-    this.log.add(`connected to ${link.welcome.agent}, ${link.welcome.model}, ${link.welcome.blocks} blocks`);
+    this.tell.log.add(`connected to ${link.welcome.agent}, ${link.welcome.model}, ${link.welcome.blocks} blocks`);
     this.link = link;
     return link;
   }
@@ -136,11 +135,11 @@ export class Engine {
   private async loadModel(): Promise<Model> {
     const model = await loadModel(this.options.server);
     const { name, blocks } = model.manifest.model;
-    this.log.add(`bundle ${name}, ${blocks} blocks, ${model.identity?.slice(0, 12) ?? 'not identified'}`);
+    this.tell.log.add(`bundle ${name}, ${blocks} blocks, ${model.identity?.slice(0, 12) ?? 'not identified'}`);
     if (model.identity === null && this.options.backend !== 'none' && this.options.split !== 0) {
       this.grown = true; // nothing to grow with
       this.prospect = 'none';
-      this.notice('insecure_context', 'This page was not loaded over https, so the browser can neither verify weights nor use WebGPU; the server runs the whole model.');
+      this.tell.notice('insecure_context', 'This page was not loaded over https, so the browser can neither verify weights nor use WebGPU; the server runs the whole model.');
     }
     return model;
   }
@@ -170,15 +169,15 @@ export class Engine {
     } catch (error) {
       // The former plan stays in force; a lost connection is mended by the next question.
       if (!(error instanceof SplitLLMError)) throw error;
-      this.log.add(`no new plan: ${error.code}: ${error.message}`);
-      if (error instanceof SessionError) this.notice(error.code, error.message);
+      this.tell.log.add(`no new plan: ${error.code}: ${error.message}`);
+      if (error instanceof SessionError) this.tell.noticeError(error);
     }
   }
 
   private adoptPlan(plan: Plan): void {
     if (this.local?.blocks.resize(plan.max_tokens) === true) this.link?.session.forgetClientKv();
-    this.log.add(`split ${plan.split}, ${plan.max_tokens} tokens: ${plan.reason}`);
-    this.emit({
+    this.tell.log.add(`split ${plan.split}, ${plan.max_tokens} tokens: ${plan.reason}`);
+    this.tell.emit({
       type: 'split',
       state: {
         split: plan.split,
@@ -236,11 +235,10 @@ export class Engine {
     this.grown = true;
     const host = this.growthHost(() => Promise.resolve(true));
     await grow(model, { backends: this.backends, variant: this.options.variant, blocks: this.forcedSplit }, host).catch((error: unknown) => {
-      const { code, message } = asSplitLLMError(error);
-      this.notice(code, message);
+      this.tell.noticeError(error);
     });
     const ready = this.local?.blocks.ready ?? 0;
-    if (ready < this.forcedSplit) this.notice('split_reduced', `Of the ${this.forcedSplit} blocks asked for ${ready} can run here; the server runs the rest.`);
+    if (ready < this.forcedSplit) this.tell.notice('split_reduced', `Of the ${this.forcedSplit} blocks asked for ${ready} can run here; the server runs the rest.`);
   }
 
   private growInBackground(model: Model, backends: Wanted['backends']): void {
@@ -258,16 +256,14 @@ export class Engine {
     this.growing = true;
     grow(model, { backends, variant: this.options.variant, blocks: null }, host)
       .catch((error: unknown) => {
-        if (this.closed) return;
-        const { code, message } = asSplitLLMError(error);
-        this.notice(code, message);
+        this.tell.noticeError(error);
       })
       .finally(() => {
         this.growing = false;
         if (this.closed) return;
         this.prospect = 'none';
         if (this.local === null) void this.serial.run(() => this.replan());
-        this.setPhase('ready');
+        this.setPhase(this.link?.alive === true ? 'ready' : 'disconnected');
       });
   }
 
@@ -275,11 +271,12 @@ export class Engine {
     return {
       arrived,
       progress: (phase, doneBytes, totalBytes, blocksReady) => {
-        this.setProgress({ type: 'phase', phase, doneBytes, totalBytes, blocksReady });
+        // Blocks arrive over HTTP, also while there is no session.
+        this.tell.step({ type: 'phase', phase: this.link?.alive === true ? phase : 'disconnected', doneBytes, totalBytes, blocksReady });
       },
       adopt: (local) => {
         this.local = local;
-        this.log.add(`${local.backend}${local.gpu === null ? '' : ` (${local.gpu.vendor} ${local.gpu.architecture})`}, ${local.variant}`);
+        this.tell.log.add(`${local.backend}${local.gpu === null ? '' : ` (${local.gpu.vendor} ${local.gpu.architecture})`}, ${local.variant}`);
         const plan = this.link?.session.plan;
         if (plan != null) local.blocks.resize(plan.max_tokens);
         void local.gpu?.device.lost.then(() => {
@@ -289,7 +286,7 @@ export class Engine {
         });
       },
       abandon: (error) => {
-        this.notice(error.code, error.message);
+        this.tell.noticeError(error);
         void this.local?.close().catch(() => undefined);
         this.local = null;
       },
@@ -300,7 +297,7 @@ export class Engine {
   private stepDown(local: LocalModel, error: SplitLLMError): void {
     if (this.local !== local || this.closed) return;
     this.local = null;
-    this.notice(error.code, error.message);
+    this.tell.noticeError(error);
     void local.close().catch(() => undefined);
     if (this.model !== null && local.backend === 'webgpu' && this.options.split === 'auto') this.growInBackground(this.model, ['wasm']);
   }
@@ -318,8 +315,8 @@ export class Engine {
       return this.attempt(answer, prompt); // once more, from what was not seen yet
     });
     const { rest, text } = answer.finish();
-    if (rest !== '') this.emit({ type: 'text', ask: ask.ask, text: rest });
-    this.emit({ type: 'finished', ask: ask.ask, text, finishReason: answer.stopped ? 'stop_string' : reason, stats: answer.stats });
+    if (rest !== '') this.tell.emit({ type: 'text', ask: ask.ask, text: rest });
+    this.tell.emit({ type: 'finished', ask: ask.ask, text, finishReason: answer.stopped ? 'stop_string' : reason, stats: answer.stats });
   }
 
   /** Ask for what the answer still lacks. Returns why it ended. */
@@ -337,7 +334,7 @@ export class Engine {
       (work) => this.compute(work),
       (ids) => {
         const text = answer.push(ids);
-        if (text !== '') this.emit({ type: 'text', ask, text });
+        if (text !== '') this.tell.emit({ type: 'text', ask, text });
         // The server sees most stop strings itself, but not one that two attempts wrote together.
         if (answer.stopped) this.cancelTurn();
       },
@@ -359,13 +356,13 @@ export class Engine {
 
   /** Mend what can be mended, or throw. */
   private async recover(error: unknown): Promise<void> {
-    this.log.add(`answer broke off: ${asSplitLLMError(error).code}: ${asSplitLLMError(error).message}`);
+    this.tell.log.add(`answer broke off: ${asSplitLLMError(error).code}: ${asSplitLLMError(error).message}`);
     if (error instanceof ConnectionError) {
       await this.reconnect();
     } else if (error instanceof SessionError && error.code === 'not_finite' && this.wire === 'float16') {
       // Some models' hidden states outgrow float16.
       this.wire = 'float32';
-      this.notice('wire_widened', 'The hidden states of this model do not fit float16, so they now travel as float32.');
+      this.tell.notice('wire_widened', 'The hidden states of this model do not fit float16, so they now travel as float32.');
       this.link?.close();
       await this.connect();
     } else if (error instanceof RuntimeError || (error instanceof SessionError && error.code === 'not_finite')) {
@@ -394,35 +391,11 @@ export class Engine {
   // -- telling --------------------------------------------------------------------------------------------------------
 
   private fail(ask: number | null, error: unknown): void {
-    if (this.closed) return;
-    const { code, message } = asSplitLLMError(error);
-    this.log.add(`failed: ${code}: ${message}`);
+    this.tell.fail(ask, error);
     if (this.link?.alive !== true) this.setPhase('disconnected');
-    this.emit({ type: 'failed', ask, code, sentence: message });
-  }
-
-  private notice(code: string, sentence: string): void {
-    this.log.add(`notice: ${code}: ${sentence}`);
-    this.emit({ type: 'notice', code, sentence });
   }
 
   private setPhase(phase: Phase): void {
-    this.setProgress({ ...this.progress, phase, blocksReady: this.local?.blocks.ready ?? 0 });
+    this.tell.phase(phase, this.local?.blocks.ready ?? 0);
   }
-
-  private setProgress(next: Extract<EngineEvent, { type: 'phase' }>): void {
-    const before = this.progress;
-    this.progress = next;
-    const now = performance.now();
-    const news = next.phase !== before.phase || next.blocksReady !== before.blocksReady || next.doneBytes === next.totalBytes;
-    if (!news && now - this.progressAt < PROGRESS_EVERY_MS) return;
-    this.progressAt = now;
-    this.emit(next);
-  }
-}
-
-/** Anything that is not of the tree is a fault of this client. */
-function asSplitLLMError(error: unknown): SplitLLMError {
-  if (error instanceof SplitLLMError) return error;
-  return new SplitLLMError('engine_fault', `The engine in your browser met a fault (${error instanceof Error ? error.message : String(error)}); reload the page.`);
 }
