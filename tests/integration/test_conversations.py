@@ -71,16 +71,16 @@ async def test_sessions_of_all_splits_at_once_answer_as_if_alone(server: ServerP
     assert list(together) == [alone] * 12
 
 
-async def test_a_seed_repeats_and_another_seed_differs(server: ServerProcess, cache: Path) -> None:
+async def test_a_seed_repeats_whatever_the_split_and_other_seeds_differ(server: ServerProcess, cache: Path) -> None:
     async def text(seed: int, split: int) -> str:
         async with conversation(server.url, cache, split=split, wire="float32") as talk:
             sampling = SamplingParams(
-                temperature=1.5, top_p=0.95, top_k=100, min_p=0.01, repetition_penalty=1.1, seed=seed
+                temperature=3, top_p=0.99, top_k=200, min_p=0.001, repetition_penalty=1.1, seed=seed
             )
             return (await ask(talk, "Tell me a story.", sampling=sampling))[1].text
 
     assert await text(1, 0) == await text(1, 5)
-    assert await text(1, 0) != await text(2, 0)
+    assert len({await text(seed, 0) for seed in range(1, 5)}) > 1
 
 
 async def test_max_tokens_ends_the_answer(server: ServerProcess, cache: Path) -> None:

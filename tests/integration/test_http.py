@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import http.client
 import json
@@ -19,7 +20,7 @@ def request(server: ServerProcess, path: str, headers: dict[str, str] | None = N
     parts = urlsplit(server.url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=20)
     try:
-        connection.putrequest(method, path, skip_host="Host" in (headers or {}))
+        connection.putrequest(method, path, skip_host="Host" in (headers or {}), skip_accept_encoding=True)
         for name, value in (headers or {}).items():
             connection.putheader(name, value)
         connection.endheaders()
@@ -137,3 +138,15 @@ def test_a_session_without_an_upgrade_is_a_bad_request(server: ServerProcess) ->
 def test_other_methods_are_not_allowed(server: ServerProcess) -> None:
     assert request(server, "/health", {"Content-Length": "0"}, "POST")[0] == 405
     assert request(server, "/bundle/manifest.json", {"Content-Length": "0"}, "DELETE")[0] == 405
+
+
+def test_the_runtime_travels_compressed_to_who_takes_it(server: ServerProcess) -> None:
+    from splitllm.resources import page_folder
+
+    [wasm] = page_folder().rglob("*.wasm")
+    path = f"/{wasm.relative_to(page_folder()).as_posix()}"
+    status, plain, body = request(server, path)
+    assert (status, len(body), "content-encoding" in plain) == (200, wasm.stat().st_size, False)
+    status, packed, small = request(server, path, {"Accept-Encoding": "gzip"})
+    assert (status, packed["content-encoding"], packed["content-type"]) == (200, "gzip", "application/wasm")
+    assert gzip.decompress(small) == body
