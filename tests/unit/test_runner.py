@@ -7,6 +7,7 @@ import gc
 import threading
 import weakref
 from collections.abc import AsyncIterator, Sequence
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import pytest_asyncio
 from splitllm.engines.fake import FakeEngine
 from splitllm.generation import Event, Generation, TokenDrawn, TurnEnded
 from splitllm.runner import Runner
+from splitllm.slots import Move
 from splitllm.types import FinishReason, Float32Array, ModelSpec, SamplingParams
 from splitllm.work import Batch
 
@@ -192,6 +194,25 @@ async def test_sessions_that_are_gone_leave_nothing_in_the_engine(runner: Runner
         runner.close(name)
     await runner.stop()
     assert not runner.engine._memory.any()
+
+
+async def test_a_row_is_overwritten_before_another_session_moves_into_it() -> None:
+    class Watched(FakeEngine):
+        calls: ClassVar[list[object]] = []
+
+        def move(self, moves: Sequence[Move]) -> None:
+            self.calls.extend(moves)
+
+        def clear(self, row: int) -> None:
+            self.calls.append(f"clear row {row}")
+
+    runner = Runner(Watched(SPEC, rows=3, capacity=64))
+    runner.start()
+    runner.open("first", 0, Inbox())
+    runner.open("second", 0, Inbox())
+    runner.close("first")
+    await runner.stop()
+    assert Watched.calls == ["clear row 0", Move(1, 0, 0), "clear row 1"]
 
 
 async def test_stop_ends_the_thread_in_the_middle_of_an_answer() -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders
+from tokenizers import Tokenizer, decoders, processors
 from tokenizers.models import BPE
 
 from splitllm.bundle import Bundle
@@ -39,6 +39,8 @@ def byte_fallback(tmp_path_factory: pytest.TempPathFactory) -> TextCodec:
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
+    tokenizer.add_special_tokens(["<s>"])
+    tokenizer.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", len(vocabulary))])
     file = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
     tokenizer.save(str(file))
     return TextCodec(file, TEMPLATE, {})
@@ -66,6 +68,10 @@ def test_text_comes_back_as_it_was(codec: TextCodec, text: str) -> None:
     assert codec.decode(codec.encode(text)) == text
 
 
+def test_nothing_is_added_that_the_text_does_not_hold(byte_fallback: TextCodec) -> None:
+    assert byte_fallback.encode("ab") == byte_fallback.encode("a") + byte_fallback.encode("b")
+
+
 def test_special_tokens_are_left_out_of_the_text(codec: TextCodec) -> None:
     end = Bundle.open(demo_bundle()).manifest.tokenizer.eos_token
     assert end
@@ -84,13 +90,31 @@ def test_pieces_add_up_to_the_whole_and_hold_whole_characters_only(codec: TextCo
     assert pieces[-1] == ""
 
 
-@given(st.lists(st.sampled_from(["日", "🙂", "é", "𓀀", " ", "a", "b", "c", ".", "\n", "語"]), max_size=30).map("".join))
+@given(
+    st.lists(st.sampled_from(["日", "🙂", "é", "𓀀", "▁", "▁a", "b", "c", ".", "\n", "語", "<s>"]), max_size=30).map(
+        "".join
+    )
+)
 @settings(max_examples=100, deadline=None)
 def test_pieces_of_a_byte_fallback_tokenizer_add_up_too(byte_fallback: TextCodec, text: str) -> None:
     ids = byte_fallback.encode(text)
     pieces = streamed(byte_fallback, ids)
     assert "".join(pieces) == byte_fallback.decode(ids)
     assert BROKEN not in "".join(pieces)
+
+
+def test_a_long_text_is_not_decoded_anew_with_each_token(codec: TextCodec, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = codec.encode(WIDE * 20)
+    lengths: list[int] = []
+    whole = codec.decode
+
+    def decode(some: Sequence[int]) -> str:
+        lengths.append(len(some))
+        return whole(some)
+
+    monkeypatch.setattr(codec, "decode", decode)
+    streamed(codec, ids)
+    assert max(lengths) < 20
 
 
 def test_characters_appear_as_soon_as_they_are_whole(codec: TextCodec) -> None:
