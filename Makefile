@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fast demo-model wheel chromium clean
+.PHONY: help setup demo test check fast demo-model pictures wheel chromium clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -36,6 +36,9 @@ check: setup ## linters, types, import rules, generated files
 
 demo-model: $(VENV)/.full ## make tiny-chat from nothing: corpus, training, evaluation, bundle
 	$(BIN)/python -m demo.build
+
+pictures: setup chromium ## renew the pictures of the page under docs/images
+	$(BIN)/python -m pytest tests/e2e/test_page.py -k pictures --update-pictures
 
 wheel: setup ## build the wheel into dist/
 	rm -rf dist && $(BIN)/python -m build --wheel --no-isolation --outdir dist .

@@ -12,6 +12,10 @@ from tests import oracle
 from tests.support import ServerProcess, running_server
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-pictures", action="store_true", help="renew the pictures under docs/images")
+
+
 @pytest.fixture(scope="session")
 def bundle() -> Bundle:
     """The committed bundle of tiny-chat: 8 blocks, hidden 128."""

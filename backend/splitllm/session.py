@@ -145,6 +145,11 @@ class ServerSession:
         self._answers: dict[int, int] = {}  # in this turn: position of a token -> the token
         self.rtt_ms = 0.0
 
+    @property
+    def waits_for_client(self) -> bool:
+        """Whether the next step is the client's; the idle clock runs only then."""
+        return self.state is not State.IN_TURN or self._turn is None or self._turn.waiting
+
     # -- from the client ----------------------------------------------------------------------------------------------
 
     def receive_text(self, text: str, now_ms: float) -> list[Action]:
@@ -288,6 +293,8 @@ class ServerSession:
         if request.turn <= self._last_turn:
             raise TurnError(f"Turn {request.turn} is not after turn {self._last_turn}; count upwards.")
         check_sampling(request.sampling)
+        if len(request.seen_ids) > self.max_tokens:
+            raise TurnError(f"`seen_ids` holds more than the session's {self.max_tokens} tokens; send each id once.")
         if any(token >= self._greeting.spec.vocab_size for token in request.seen_ids):
             raise TurnError("`seen_ids` holds an id outside the vocabulary; encode the conversation again.")
         if request.start > self.length:

@@ -112,8 +112,10 @@ def open_page(page: Page, server: ServerProcess) -> Iterator[OpenPage]:
 
 
 @pytest.fixture(scope="session")
-def screenshots() -> Path:
-    """Pictures for README and docs, made anew by each run."""
+def screenshots(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where pictures go: README and docs show them, and `make pictures` renews those."""
+    if not request.config.getoption("--update-pictures"):
+        return tmp_path_factory.mktemp("pictures")
     folder = Path(__file__).parents[2] / "docs" / "images"
     folder.mkdir(exist_ok=True)
     return folder

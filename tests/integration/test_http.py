@@ -112,13 +112,13 @@ def test_nothing_outside_page_and_bundle_is_served(server: ServerProcess, path: 
     assert b"[project]" not in body
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example"])
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "[", "[::1"])
 def test_other_host_names_are_refused(server: ServerProcess, host: str) -> None:
     status, _, _ = request(server, "/health", {"Host": host})
     assert status == 421
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1"])
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1", "http://["])
 def test_pages_of_other_origins_are_refused(server: ServerProcess, origin: str) -> None:
     upgrade = {
         "Origin": origin,

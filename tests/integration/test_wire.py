@@ -15,7 +15,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from splitllm.bundle import Bundle
 from splitllm.protocol import Frame, Kind, decode_frame, decode_message, encode_frame
-from tests.support import ServerProcess
+from tests.support import ServerProcess, running_server
 
 HELLO = {"type": "hello", "protocol": 1, "agent": "test", "model": None, "bundle": None}
 REPORT = {
@@ -272,3 +272,21 @@ async def test_many_connections_that_vanish_leave_nothing(server: ServerProcess)
             await client.frame(Kind.IDS, 1, 0, IDS)
             client.socket.transport.abort()
     await is_well(server)
+
+
+async def test_a_hostile_list_does_not_hold_the_server_up(server: ServerProcess) -> None:
+    """Half a million errors in one message are not collected: the server answers others meanwhile."""
+    async with peer(server, HELLO, OPEN) as bad:
+        await bad.say({**TURN, "stop": [""] * 200_000})
+        assert (await bad.hear())["code"] == "malformed_message"
+    await is_well(server)
+
+
+async def test_an_answer_that_takes_longer_than_the_idle_limit_is_not_silence(bundle: Bundle) -> None:
+    with running_server(bundle.folder, "--idle-timeout-s", "0.5") as quick:
+        async with peer(quick, HELLO, {**OPEN, "max_tokens": 1000}) as client:
+            await client.say({**TURN, "max_tokens": 990, "sampling": {**SAMPLING, "temperature": 5, "seed": 3}})
+            await client.frame(Kind.IDS, 1, 0, IDS)
+            assert (await client.hear())["type"] == "done"
+            error = await client.hear()
+            assert (error["code"], error["fatal"]) == ("idle_timeout", True)

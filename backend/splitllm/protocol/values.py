@@ -157,7 +157,7 @@ def done_message(
 
 
 def error_message(error: SplitLLMError, *, turn: int | None = None) -> Message:
-    """The `error` message; an error that is not one of the wire's is told as `internal` without its details."""
+    """The `error` message, with the error's own code and sentence."""
     message: dict[str, Any] = {
         "type": "error",
         "code": error.code,

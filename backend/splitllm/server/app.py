@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 #: A frame of max_rows float32 rows and its header, and room for a `turn` with a long `seen_ids`.
 _TEXT_LIMIT: Final = 1 << 20
+#: Connections beyond max_sessions that may be open without a session, to be told that the server is full.
+_WAITING_ROOM: Final = 64
 #: Seconds that clients get to take the server's goodbye.
 _GOODBYE_S: Final = 5.0
 
@@ -50,6 +52,10 @@ class Server:
 
     async def session(self, request: web.Request) -> web.StreamResponse:
         """`GET /v1/session`: one session over one WebSocket."""
+        if not self.runner.ready:
+            raise web.HTTPServiceUnavailable(text="The engine has stopped; the operator must restart the server.\n")
+        if len(self.connections) >= self.config.max_sessions + _WAITING_ROOM:
+            raise web.HTTPServiceUnavailable(text="Too many connections; try again in a minute.\n")
         socket = web.WebSocketResponse(
             max_msg_size=self.limits.max_message_bytes, compress=False, autoping=False, timeout=5.0
         )

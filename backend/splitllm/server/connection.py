@@ -11,7 +11,6 @@ import struct
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from aiohttp import WSMessage, WSMsgType, web
@@ -31,6 +30,7 @@ _PING_EVERY_S = 5.0
 _FIRST_PINGS = 3
 _FIRST_PONG_S = 2.0
 _OUTBOX_LIMIT = 256
+_HELLO_S = 30.0
 _RTT_SAMPLES = 16
 _PING = struct.Struct("<Q")
 _CLOSE_CODES = {"shutting_down": 1001, "message_too_large": 1009, "internal": 1011}
@@ -101,7 +101,7 @@ class Connection:
             for task in (reader, *tasks):
                 if task.done() and not task.cancelled() and task.exception() is not None:
                     log.error("session %s failed", self._id, exc_info=task.exception())
-                    await self._last_words(MachineError("The server had an internal fault; try again."))
+                    await self._last_words()
         finally:
             self._release()
             for task in (reader, *tasks):
@@ -164,7 +164,10 @@ class Connection:
         sent = 0
         while True:
             now = time.monotonic()
-            if now - self._last_heard > self._config.idle_timeout_s:
+            if not self._machine.waits_for_client:
+                self._last_heard = now
+            limit = _HELLO_S if self._machine.state is State.NEW else self._config.idle_timeout_s
+            if now - self._last_heard > min(limit, self._config.idle_timeout_s):
                 error = ProtocolError("The session was silent for too long; reconnect to go on.", code="idle_timeout")
                 self._post(self._machine.fail(error))
                 await self._outbox.join()
@@ -221,11 +224,15 @@ class Connection:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_FIRST_PONG_S):
                     await self._await_pong()
+        if self._machine.state is State.CLOSED:
+            return
+        if not self._runner.ready:
+            self.lose_engine()
+            return
         request = action.request
         try:
             plan = self._admission.plan(request, self._rtt.ms)
-            max_tokens = self._machine.max_tokens if self._open else request.max_tokens
-            self._admission.admit(self._id, plan.split, max_tokens)
+            self._admission.admit(self._id, plan.split, request.max_tokens)
         except SplitLLMError as error:
             self._post(self._machine.refused(error))
             return
@@ -262,7 +269,11 @@ class Connection:
         )
 
     def _on_event(self, event: Event) -> None:
-        self._post(self._machine.receive_event(event, 1000 * time.monotonic()))
+        try:
+            self._post(self._machine.receive_event(event, 1000 * time.monotonic()))
+        except Exception:
+            log.exception("session %s failed", self._id)
+            self._post(self._machine.fail(MachineError("unexpected exception")))
 
     def _release(self) -> None:
         if self._open:
@@ -270,9 +281,11 @@ class Connection:
             self._runner.close(self._id)
             self._admission.release(self._id)
 
-    async def _last_words(self, error: SplitLLMError) -> None:
-        actions: list[Any] = self._machine.fail(error)
-        for action in actions:
-            if isinstance(action, Send) and not self._socket.closed:
-                await self._socket.send_str(encode_message(action.message))
-        await self._socket.close(code=1011)
+    async def _last_words(self) -> None:
+        """A task of this connection failed: say so past the outbox, whose writer may be the one."""
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            async with asyncio.timeout(self._config.send_timeout_s):
+                for action in self._machine.fail(MachineError("unexpected exception")):
+                    if isinstance(action, Send):
+                        await self._socket.send_str(encode_message(action.message))
+                await self._socket.close(code=_CLOSE_CODES["internal"])

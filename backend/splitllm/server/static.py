@@ -54,6 +54,20 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def _host_of(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:  # an address in brackets that is none
+        return None
+
+
+def _netloc_of(url: str) -> str | None:
+    try:
+        return urlsplit(url).netloc
+    except ValueError:
+        return None
+
+
 def host_guard(bound_host: str, allowed_origins: tuple[str, ...]) -> Middleware:
     """Middleware: refuses requests for other host names and from other sites' pages.
 
@@ -64,13 +78,13 @@ def host_guard(bound_host: str, allowed_origins: tuple[str, ...]) -> Middleware:
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        host = urlsplit(f"//{request.host}")
-        if is_loopback(bound_host) and not is_loopback(host.hostname or "") and request.host not in allowed_hosts:
+        host = _host_of(f"//{request.host}")
+        if is_loopback(bound_host) and not is_loopback(host or "") and request.host not in allowed_hosts:
             raise web.HTTPMisdirectedRequest(
                 text="This server does not answer for that host name; see --allowed-origin.\n"
             )
         origin = request.headers.get("Origin")
-        if origin is not None and origin not in allowed_origins and urlsplit(origin).netloc != request.host:
+        if origin is not None and origin not in allowed_origins and _netloc_of(origin) != request.host:
             raise web.HTTPForbidden(text="Pages of that origin may not use this server; see --allowed-origin.\n")
         return await handler(request)
 
