@@ -14,6 +14,7 @@ import type { Frame } from '../protocol/frame';
 import type { ClientMessage, Done, Error as ServerError, Hello, Open, Plan, Report, Sampling, ServerMessage, Split, Turn, Welcome } from '../protocol/messages.generated';
 import { inWireDtype, isFinite, lastRows } from './hidden';
 import type { Hidden } from './hidden';
+import type { Owed } from './patience';
 import { chunks, commonPrefix, rowsPerFrame, sizeOf } from './span';
 import type { Span } from './span';
 
@@ -98,6 +99,23 @@ export class ClientSession {
   /** Rows of the latest prompt that the server did not hold yet: what the next may well have, too. 0 before the first. */
   get latestPromptRows(): number {
     return this.#latestPromptRows;
+  }
+
+  /** What the server has to send next, or null while it is this client's move. */
+  get owed(): Owed | null {
+    switch (this.#state) {
+      case 'greeting':
+      case 'planning':
+        return 'reply';
+      case 'turn':
+        if (this.#turn?.cancelled === true) return 'reply';
+        return this.nextWork() === null ? 'step' : null;
+      case 'new':
+      case 'greeted':
+      case 'idle':
+      case 'closed':
+        return null;
+    }
   }
 
   hello(agent: string, model: string | null, bundle: string | null): Hello {

@@ -4,6 +4,7 @@ import { decodeFrame, encodeFrame } from '../protocol/frame';
 import type { Frame } from '../protocol/frame';
 import { decodeServerMessage, encodeMessage } from '../protocol/message';
 import type { ClientMessage, Plan, Report, Split, Welcome } from '../protocol/messages.generated';
+import { Patience } from '../session/patience';
 import { ClientSession } from '../session/session';
 import type { Happening } from '../session/session';
 import { Mailbox } from './mailbox';
@@ -22,15 +23,33 @@ export interface OpenRequest {
   readonly expectedPromptTokens: number;
 }
 
+/** Calls once a second until what it returns is called. */
+export type EverySecond = (call: () => void) => () => void;
+
+const everySecond: EverySecond = (call) => {
+  const timer = setInterval(call, 1000);
+  return () => {
+    clearInterval(timer);
+  };
+};
+
 export class ServerLink implements TurnLink {
   readonly session = new ClientSession();
   private readonly happenings = new Mailbox<Happening>();
   private open = true;
+  private readonly patience = new Patience();
+  private readonly stopWatching: () => void;
+  /** Bytes that had not left a second ago. */
+  private buffered = 0;
 
   private constructor(
     private readonly socket: WebSocket,
     private readonly onClose: () => void,
+    every: EverySecond,
   ) {
+    this.stopWatching = every(() => {
+      this.watch();
+    });
     socket.addEventListener('message', (event: MessageEvent<string | ArrayBuffer>) => {
       this.receive(event.data);
     });
@@ -40,11 +59,11 @@ export class ServerLink implements TurnLink {
   }
 
   /** Connect and say hello. `onClose` is called when the connection ends, whoever ended it. */
-  static async connect(server: string, agent: string, bundle: string | null, onClose: () => void): Promise<ServerLink> {
+  static async connect(server: string, agent: string, bundle: string | null, onClose: () => void, every = everySecond): Promise<ServerLink> {
     const socket = new WebSocket(`${server.replace(/^http/, 'ws')}/v1/session`);
     socket.binaryType = 'arraybuffer';
     await opened(socket);
-    const link = new ServerLink(socket, onClose);
+    const link = new ServerLink(socket, onClose, every);
     link.send(link.session.hello(agent, null, bundle));
     await link.expect('welcomed');
     return link;
@@ -102,7 +121,17 @@ export class ServerLink implements TurnLink {
     return happening as Extract<Happening, { type: T }>;
   }
 
+  /** A connection whose other end is gone looks open for minutes: silence where something is owed ends it. */
+  private watch(): void {
+    const { bufferedAmount } = this.socket;
+    if (bufferedAmount < this.buffered) this.patience.heard();
+    this.buffered = bufferedAmount;
+    const owed = this.session.owed ?? (bufferedAmount > MOST_BUFFERED_BYTES ? 'step' : null);
+    if (this.patience.tick(owed)) this.end(new ConnectionError('silent', 'The server does not answer any more; ask again to reconnect.'));
+  }
+
   private receive(data: string | ArrayBuffer): void {
+    this.patience.heard();
     try {
       const happening = this.session.receive(typeof data === 'string' ? decodeServerMessage(data) : decodeFrame(data));
       if (happening.type === 'ended') this.end(happening.error);
@@ -116,6 +145,7 @@ export class ServerLink implements TurnLink {
   private end(error: Error): void {
     if (!this.open) return;
     this.open = false;
+    this.stopWatching();
     this.happenings.fail(error);
     this.socket.close();
     this.onClose();

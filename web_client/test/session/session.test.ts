@@ -323,3 +323,49 @@ describe('turns', () => {
     expect(session.begin(request([3, 3, 4], { sampling: { ...GREEDY, repetition_penalty: 1.1 } })).message.seen_ids).toEqual([3, 4]);
   });
 });
+
+describe('what the server owes', () => {
+  test('is an answer to hello and open, then nothing until a turn', () => {
+    const session = new ClientSession();
+    expect(session.owed).toBeNull();
+    session.hello('test', null, null);
+    expect(session.owed).toBe('reply');
+    session.receive(WELCOME);
+    expect(session.owed).toBeNull();
+    session.open(REPORT, 'auto', 'float32', 32, 8);
+    expect(session.owed).toBe('reply');
+    session.receive(plan(0));
+    expect(session.owed).toBeNull();
+  });
+
+  test('is a step while this client has nothing to compute', () => {
+    const session = opened(2);
+    session.begin(request([1, 2, 3]));
+    expect(session.owed, 'the prompt is still computed here').toBeNull();
+    drain(session);
+    expect(session.owed).toBe('step');
+    session.receive(token(1, 3, 9));
+    expect(session.owed).toBeNull();
+    drain(session);
+    expect(session.owed).toBe('step');
+    session.receive(done(1, 4));
+    expect(session.owed).toBeNull();
+  });
+
+  test('is a prompt reply once the turn is cancelled', () => {
+    const session = opened(2);
+    session.begin(request([1, 2, 3]));
+    session.cancel();
+    expect(session.owed).toBe('reply');
+    session.receive(done(1, 0, 'cancelled'));
+    expect(session.owed).toBeNull();
+  });
+
+  test('is nothing once the session is closed', () => {
+    const session = opened(0);
+    session.begin(request([1, 2, 3]));
+    expect(session.owed).toBe('step');
+    session.close();
+    expect(session.owed).toBeNull();
+  });
+});

@@ -1,0 +1,144 @@
+import { afterEach, expect, test, vi } from 'vitest';
+import { ConnectionError } from '../../src/protocol/errors';
+import type { ClientMessage, Plan, Report, ServerMessage, Welcome } from '../../src/protocol/messages.generated';
+import { PATIENCE_S } from '../../src/session/patience';
+import { ServerLink } from '../../src/worker/link';
+import type { EverySecond } from '../../src/worker/link';
+import { runTurn } from '../../src/worker/turn';
+
+const REPORT: Report = { backend: 'none', variant: 'float32', blocks_ready: 0, decode_ms: null, prefill_ms: null, prefill_rows: 64, memory_bytes: null };
+const WELCOME: Welcome = {
+  type: 'welcome', protocol: 1, agent: 'test', model: 'tiny', bundle: '0'.repeat(64), blocks: 2, hidden_size: 1, vocab_size: 100,
+  sla: { ttft_ms: 2000, tpot_ms: 150 }, limits: { max_context: 64, max_rows: 2, max_message_bytes: 4096, idle_timeout_s: 600 },
+};
+const PLAN: Plan = {
+  type: 'plan', session: 'a'.repeat(32), split: 0, wire: 'float32', max_tokens: 32, position: 0, feasible: true, reason: '', bound: 'forced', saved_fraction: 0,
+  predicted: { ttft_ms: 1, tpot_ms: 1 }, rtt_ms: 0,
+};
+const TURN = { prompt: [1, 2, 3], maxTokens: 8, sampling: { temperature: 0, top_p: 1, top_k: 0, min_p: 0, repetition_penalty: 1, seed: null }, stop: [] };
+
+/** A connection whose other end is answered by hand, and may as well be dead: then no `close` comes either. */
+class FakeSocket extends EventTarget {
+  static last: FakeSocket;
+  bufferedAmount = 0;
+  closed = false;
+  readonly sent: string[] = [];
+
+  constructor() {
+    super();
+    FakeSocket.last = this;
+    queueMicrotask(() => this.dispatchEvent(new Event('open')));
+  }
+
+  send(data: string | Uint8Array): void {
+    this.sent.push(typeof data === 'string' ? (JSON.parse(data) as ClientMessage).type : 'frame');
+  }
+
+  close(): void {
+    this.closed = true;
+  }
+
+  hear(message: ServerMessage): void {
+    this.dispatchEvent(new MessageEvent('message', { data: JSON.stringify(message) }));
+  }
+}
+
+/** Seconds pass when the test says so. */
+class Seconds {
+  private readonly calls = new Set<() => void>();
+  readonly every: EverySecond = (call) => {
+    this.calls.add(call);
+    return () => this.calls.delete(call);
+  };
+
+  get running(): number {
+    return this.calls.size;
+  }
+
+  pass(seconds: number): void {
+    for (let second = 0; second < seconds; second += 1) for (const call of [...this.calls]) call();
+  }
+}
+
+const settle = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 0));
+const lost = expect.objectContaining({ name: 'ConnectionError', code: 'silent' }) as ConnectionError;
+
+async function connecting(): Promise<{ link: Promise<ServerLink>; seconds: Seconds; socket: FakeSocket; closed: () => number }> {
+  vi.stubGlobal('WebSocket', FakeSocket);
+  const seconds = new Seconds();
+  const onClose = vi.fn();
+  const link = ServerLink.connect('http://test', 'test', null, onClose, seconds.every);
+  link.catch(() => undefined);
+  await settle();
+  return { link, seconds, socket: FakeSocket.last, closed: () => onClose.mock.calls.length };
+}
+
+async function opened(): Promise<{ link: ServerLink; seconds: Seconds; socket: FakeSocket; closed: () => number }> {
+  const { link, ...rest } = await connecting();
+  rest.socket.hear(WELCOME);
+  const open = (await link).openSession({ report: REPORT, split: 0, wire: 'float32', maxTokens: 32, expectedPromptTokens: 8 });
+  rest.socket.hear(PLAN);
+  await open;
+  return { link: await link, ...rest };
+}
+
+afterEach(() => {
+  vi.unstubAllGlobals();
+});
+
+test('a welcome that never comes is a lost connection', async () => {
+  const { link, seconds, socket, closed } = await connecting();
+  seconds.pass(PATIENCE_S.reply + 1);
+  await expect(link).rejects.toThrow(lost);
+  expect([socket.closed, closed(), seconds.running]).toEqual([true, 1, 0]);
+});
+
+test('a plan that never comes is a lost connection', async () => {
+  const { link, seconds } = await opened();
+  const replan = link.replan(REPORT, 0, 8);
+  seconds.pass(PATIENCE_S.reply + 1);
+  await expect(replan).rejects.toThrow(lost);
+  expect(link.alive).toBe(false);
+});
+
+test('a stop that the server never confirms is a lost connection, much sooner than a slow answer', async () => {
+  const { link, seconds } = await opened();
+  const turn = runTurn(link, TURN, () => Promise.reject(new Error('nothing to compute')), () => undefined);
+  await settle();
+  seconds.pass(PATIENCE_S.reply + 1);
+  expect(link.alive).toBe(true);
+  const cancel = link.session.cancel();
+  if (cancel !== null) link.send(cancel);
+  seconds.pass(PATIENCE_S.reply + 1);
+  await expect(turn).rejects.toThrow(lost);
+});
+
+test('a turn that hears nothing for long is lost', async () => {
+  const { link, seconds } = await opened();
+  const turn = runTurn(link, TURN, () => Promise.reject(new Error('nothing to compute')), () => undefined);
+  await settle();
+  seconds.pass(PATIENCE_S.step);
+  expect(link.alive).toBe(true);
+  seconds.pass(1);
+  await expect(turn).rejects.toThrow(lost);
+});
+
+test('frames that pile up and do not leave are a lost connection; while they leave it is only slow', async () => {
+  const { link, seconds, socket } = await opened();
+  socket.bufferedAmount = 2 ** 30;
+  for (let second = 0; second < 2 * PATIENCE_S.step; second += 1) {
+    socket.bufferedAmount -= 1;
+    seconds.pass(1);
+  }
+  expect(link.alive).toBe(true);
+  seconds.pass(PATIENCE_S.step + 1);
+  expect(link.alive).toBe(false);
+});
+
+test('an idle session waits for ever, and a closed one waits for nothing', async () => {
+  const { link, seconds } = await opened();
+  seconds.pass(10_000);
+  expect(link.alive).toBe(true);
+  link.close();
+  expect(seconds.running).toBe(0);
+});
