@@ -36,6 +36,8 @@ export class Engine {
   private local: LocalModel | null = null;
   private growing = false;
   private grown = false;
+  /** Ends when no blocks are being loaded any more: two growths would call one runtime. */
+  private growth: Promise<void> = Promise.resolve();
   /** The backend that blocks may yet arrive on; the planner's sentence tells people to wait, rather than that nothing can run. */
   private prospect: Backend = 'none';
   private closed = false;
@@ -50,7 +52,7 @@ export class Engine {
   ) {
     this.tell = new Announcer(post);
     this.wire = options.wire;
-    if (options.split === 'auto' && options.backend !== 'none') this.prospect = options.backend === 'wasm' || !('gpu' in navigator) ? 'wasm' : 'webgpu';
+    this.prospect = this.firstProspect;
   }
 
   start(): void {
@@ -110,15 +112,44 @@ export class Engine {
 
   /** Model, connection, session: whatever of them is missing. */
   private async connect(): Promise<void> {
+    try {
+      await this.connectToBundle();
+    } catch (error) {
+      if (!(error instanceof SessionError) || error.code !== 'bundle_mismatch') throw error;
+      // The server has started again with another bundle.
+      this.forgetBundle();
+      await this.connectToBundle();
+    }
+  }
+
+  private async connectToBundle(): Promise<void> {
     this.model ??= await this.loadModel();
-    const ready = this.link?.alive === true && this.link.session.plan !== null;
-    if (ready) return;
-    const link = this.link?.alive === true ? this.link : await this.connectLink(this.model);
-    // A split that was asked for by number is what the session begins with, so its blocks come first.
+    if (this.connected) return;
+    // A split that was asked for by number is what the session begins with, so its blocks come first; and before the
+    // connection, because the server does not wait for a download.
     if (this.forcedSplit > 0 && !this.grown) await this.growNow(this.model);
+    const link = this.link?.alive === true ? this.link : await this.connectLink(this.model);
     await this.openSession(link);
     if (this.options.split === 'auto' && !this.grown) this.growInBackground(this.model, this.backends);
-    else if (!this.growing) this.setPhase('ready');
+    else this.setPhase(this.growing ? 'downloading' : 'ready');
+  }
+
+  /** A session is open, so what the page shows of a split is true. */
+  private get connected(): boolean {
+    return this.link?.alive === true && this.link.session.plan !== null;
+  }
+
+  /** Manifest, tokenizer and blocks of a bundle that the server has no more. */
+  private forgetBundle(): void {
+    this.tell.log.add('the server has another bundle');
+    const { local } = this;
+    this.model = null;
+    this.local = null;
+    this.grown = false;
+    this.growing = false;
+    this.prospect = this.firstProspect;
+    // A growth that is under way may be in the middle of a block.
+    void this.growth.then(() => local?.close()).catch(() => undefined);
   }
 
   private async connectLink(model: Model): Promise<ServerLink> {
@@ -142,6 +173,12 @@ export class Engine {
       this.tell.notice('insecure_context', 'This page was not loaded over https, so the browser can neither verify weights nor use WebGPU; the server runs the whole model.');
     }
     return model;
+  }
+
+  private get firstProspect(): Backend {
+    const { split, backend } = this.options;
+    if (split !== 'auto' || backend === 'none') return 'none';
+    return backend === 'wasm' || !('gpu' in navigator) ? 'wasm' : 'webgpu';
   }
 
   private async openSession(link: ServerLink): Promise<void> {
@@ -233,7 +270,7 @@ export class Engine {
   /** Load the blocks of a split that was asked for, before the session opens. */
   private async growNow(model: Model): Promise<void> {
     this.grown = true;
-    const host = this.growthHost(() => Promise.resolve(true));
+    const host = this.growthHost(model, () => Promise.resolve(true));
     await grow(model, { backends: this.backends, variant: this.options.variant, blocks: this.forcedSplit }, host).catch((error: unknown) => {
       this.tell.noticeError(error);
     });
@@ -248,33 +285,45 @@ export class Engine {
       this.setPhase('ready');
       return;
     }
-    const host = this.growthHost(async (local) => {
+    const host = this.growthHost(model, async (local) => {
       await this.serial.run(() => this.replan());
       const split = this.link?.session.plan?.split ?? 0;
       return this.local === local && split >= local.blocks.ready;
     });
     this.growing = true;
-    grow(model, { backends, variant: this.options.variant, blocks: null }, host)
+    this.growth = this.growth
+      .then(async () => {
+        if (this.model !== model || this.local !== null) return;
+        this.growing = true;
+        await grow(model, { backends, variant: this.options.variant, blocks: null }, host);
+      })
       .catch((error: unknown) => {
-        this.tell.noticeError(error);
+        if (this.model === model) this.tell.noticeError(error);
       })
       .finally(() => {
+        if (this.closed || this.model !== model) return;
         this.growing = false;
-        if (this.closed) return;
         this.prospect = 'none';
         if (this.local === null) void this.serial.run(() => this.replan());
-        this.setPhase(this.link?.alive === true ? 'ready' : 'disconnected');
+        this.setPhase(this.connected ? 'ready' : 'disconnected');
       });
   }
 
-  private growthHost(arrived: GrowthHost['arrived']): GrowthHost {
+  /** Of a growth with the blocks of `model`, which the server may have no more when they arrive. */
+  private growthHost(model: Model, arrived: GrowthHost['arrived']): GrowthHost {
     return {
       arrived,
       progress: (phase, doneBytes, totalBytes, blocksReady) => {
-        // Blocks arrive over HTTP, also while there is no session.
-        this.tell.step({ type: 'phase', phase: this.link?.alive === true ? phase : 'disconnected', doneBytes, totalBytes, blocksReady });
+        if (this.model !== model) return;
+        // Blocks arrive over HTTP, also while there is no session; the first may well arrive before there was one.
+        const shown = this.link === null || this.connected ? phase : 'disconnected';
+        this.tell.step({ type: 'phase', phase: shown, doneBytes, totalBytes, blocksReady });
       },
       adopt: (local) => {
+        if (this.model !== model) {
+          void local.close().catch(() => undefined);
+          throw new SessionError('bundle_mismatch', 'The server has another bundle.');
+        }
         this.local = local;
         this.tell.log.add(`${local.backend}${local.gpu === null ? '' : ` (${local.gpu.vendor} ${local.gpu.architecture})`}, ${local.variant}`);
         const plan = this.link?.session.plan;
@@ -286,6 +335,7 @@ export class Engine {
         });
       },
       abandon: (error) => {
+        if (this.model !== model) return;
         this.tell.noticeError(error);
         void this.local?.close().catch(() => undefined);
         this.local = null;
@@ -306,14 +356,24 @@ export class Engine {
 
   private async answer(ask: Ask): Promise<void> {
     await this.connect();
-    if (this.model === null) return;
-    const answer = new Answer(ask, this.model.codec);
+    const { model } = this;
+    if (model === null) return;
+    const answer = new Answer(ask, model.codec);
     this.open.set(ask.ask, answer);
-    const prompt = this.model.codec.encodeChat(ask.messages);
+    const prompt = model.codec.encodeChat(ask.messages);
     const reason = await this.attempt(answer, prompt).catch(async (error: unknown) => {
-      await this.recover(error);
+      // Who has stopped waits for nothing: the next question connects.
+      if (error instanceof ConnectionError && this.stopRequested.has(ask.ask)) return 'cancelled';
+      await this.recover(error, ask.ask);
+      // Ids of one bundle say nothing to another.
+      if (this.model !== model) return null;
       return this.attempt(answer, prompt); // once more, from what was not seen yet
     });
+    if (reason === null) {
+      if (answer.ids.length > 0) throw new SessionError('bundle_changed', 'The server got another model in the middle of this answer; ask again.');
+      await this.answer(ask);
+      return;
+    }
     const { rest, text } = answer.finish();
     if (rest !== '') this.tell.emit({ type: 'text', ask: ask.ask, text: rest });
     this.tell.emit({ type: 'finished', ask: ask.ask, text, finishReason: answer.stopped ? 'stop_string' : reason, stats: answer.stats });
@@ -355,10 +415,10 @@ export class Engine {
   }
 
   /** Mend what can be mended, or throw. */
-  private async recover(error: unknown): Promise<void> {
+  private async recover(error: unknown, ask: number): Promise<void> {
     this.tell.log.add(`answer broke off: ${asSplitLLMError(error).code}: ${asSplitLLMError(error).message}`);
     if (error instanceof ConnectionError) {
-      await this.reconnect();
+      await this.reconnect(ask);
     } else if (error instanceof SessionError && error.code === 'not_finite' && this.wire === 'float16') {
       // Some models' hidden states outgrow float16.
       this.wire = 'float32';
@@ -375,8 +435,9 @@ export class Engine {
   }
 
   /** A server that restarts is away for some seconds. */
-  private async reconnect(): Promise<void> {
+  private async reconnect(ask: number): Promise<void> {
     for (const pause of RECONNECT_PAUSES_MS) {
+      if (this.stopRequested.has(ask)) return;
       try {
         await this.connect();
         return;
@@ -392,7 +453,7 @@ export class Engine {
 
   private fail(ask: number | null, error: unknown): void {
     this.tell.fail(ask, error);
-    if (this.link?.alive !== true) this.setPhase('disconnected');
+    if (!this.connected) this.setPhase('disconnected');
   }
 
   private setPhase(phase: Phase): void {

@@ -1,5 +1,5 @@
 import { afterEach, expect, test, vi } from 'vitest';
-import { ConnectionError } from '../../src/protocol/errors';
+import type { ConnectionError } from '../../src/protocol/errors';
 import type { ClientMessage, Plan, Report, ServerMessage, Welcome } from '../../src/protocol/messages.generated';
 import { PATIENCE_S } from '../../src/session/patience';
 import { ServerLink } from '../../src/worker/link';

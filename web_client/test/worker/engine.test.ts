@@ -1,0 +1,222 @@
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import type { EngineEvent, EngineOptions } from '../../src/api';
+import { ConnectionError, SessionError } from '../../src/protocol/errors';
+import type { Plan } from '../../src/protocol/messages.generated';
+import { Engine } from '../../src/worker/engine';
+import type { GrowthHost } from '../../src/worker/growth';
+import type { LocalModel } from '../../src/worker/local';
+
+/** What the engine asked of the world, in order, and what the world shall answer. */
+const world = vi.hoisted(() => ({
+  log: [] as string[],
+  bundle: 'a',
+  /** Whether the manifest that is downloaded is the one that the server checks. */
+  consistent: true,
+  links: [] as { die: () => void; onClose: () => void; alive: boolean }[],
+  grow: (_host: unknown): Promise<void> => Promise.resolve(),
+  turn: (_link: unknown): Promise<unknown> => Promise.resolve(null),
+  openFails: null as Error | null,
+}));
+
+vi.mock('../../src/worker/ort', () => ({}));
+vi.mock('../../src/worker/model', () => ({
+  loadModel: () => {
+    world.log.push(`load ${world.bundle}`);
+    const { bundle } = world;
+    const codec = { encodeChat: () => [bundle.charCodeAt(0)], decode: (ids: readonly number[]) => String.fromCharCode(...ids) };
+    return Promise.resolve({ identity: world.consistent ? bundle : 'stale', manifest: { model: { name: bundle, blocks: 8, max_context: 64 } }, codec });
+  },
+}));
+vi.mock('../../src/worker/growth', () => ({
+  grow: (model: { identity: string }, _wanted: unknown, host: unknown) => {
+    world.log.push(`grow ${model.identity}`);
+    return world.grow(host);
+  },
+}));
+vi.mock('../../src/worker/turn', () => ({
+  runTurn: async (link: { session: { plan: Plan } }, request: { prompt: readonly number[] }) => {
+    world.log.push(`turn ${request.prompt.join()}`);
+    await world.turn(link);
+    return { finish_reason: 'stop', stats: { server_blocks_run: 0, server_blocks_saved: 0 } };
+  },
+}));
+vi.mock('../../src/worker/link', () => ({
+  ServerLink: {
+    connect: (_server: string, _agent: string, bundle: string, onClose: () => void) => {
+      world.log.push(`hello ${bundle}`);
+      if (bundle !== world.bundle) return Promise.reject(new SessionError('bundle_mismatch', 'Another bundle.'));
+      const link = {
+        alive: true,
+        onClose,
+        welcome: { agent: 'server', model: bundle, blocks: 8, limits: { max_context: 64 } },
+        session: { plan: null as Plan | null, state: 'idle', latestPromptRows: 0, cancel: () => null, forgetClientKv: () => undefined },
+        die: () => {
+          link.alive = false;
+          onClose();
+        },
+        openSession: ({ split }: { split: number | 'auto' }) => {
+          world.log.push(`open ${split}`);
+          if (!link.alive) return Promise.reject(new ConnectionError('disconnected', 'Dead.'));
+          if (world.openFails !== null) return Promise.reject(world.openFails);
+          link.session.plan = { split: 0, blocks: 8, max_tokens: 64, reason: '', predicted: {} } as unknown as Plan;
+          return Promise.resolve(link.session.plan);
+        },
+        replan: () => Promise.resolve(link.session.plan),
+        close: () => undefined,
+        send: () => undefined,
+      };
+      world.links.push(link);
+      return Promise.resolve(link);
+    },
+  },
+}));
+
+const OPTIONS: EngineOptions = { server: 'http://test', split: 0, backend: 'none', variant: 'auto', wire: 'float32' };
+const SAMPLING = { temperature: 0, topP: 1, topK: 0, minP: 0, repetitionPenalty: 1, seed: null };
+
+const settle = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 5));
+
+function started(options: Partial<EngineOptions> = {}): { engine: Engine; events: EngineEvent[]; ask: (number: number) => Promise<void> } {
+  const events: EngineEvent[] = [];
+  const engine = new Engine({ ...OPTIONS, ...options }, (event) => events.push(event));
+  engine.start();
+  const ask = async (number: number): Promise<void> => {
+    engine.ask({ type: 'ask', ask: number, messages: [], sampling: SAMPLING, maxTokens: 8, stop: [] });
+    await settle();
+  };
+  return { engine, events, ask };
+}
+
+const endOf = (events: readonly EngineEvent[], ask: number): string =>
+  events.flatMap((event) => (event.type === 'finished' && event.ask === ask ? event.finishReason : event.type === 'failed' && event.ask === ask ? event.code : [])).join();
+const phaseOf = (events: readonly EngineEvent[]): string => events.flatMap((event) => (event.type === 'phase' ? event.phase : [])).at(-1) ?? '';
+
+beforeEach(() => {
+  Object.assign(world, { log: [], bundle: 'a', consistent: true, links: [], openFails: null, grow: () => Promise.resolve(), turn: () => Promise.resolve() });
+});
+
+afterEach(() => {
+  vi.restoreAllMocks();
+});
+
+test('a server that came back with another bundle gets a question in terms of that bundle', async () => {
+  const { events, ask } = started();
+  await ask(1);
+  world.links[0]?.die();
+  world.bundle = 'b';
+  await ask(2);
+  expect(endOf(events, 2)).toBe('stop');
+  expect(world.log).toEqual(['load a', 'hello a', 'open 0', 'turn 97', 'hello a', 'load b', 'hello b', 'open 0', 'turn 98']);
+  expect(phaseOf(events)).toBe('ready');
+});
+
+test('also when it changes in the middle of a turn that has given nothing yet', async () => {
+  const { events, ask } = started();
+  world.turn = () => {
+    world.turn = () => Promise.resolve(null);
+    world.bundle = 'b';
+    world.links[0]?.die();
+    return Promise.reject(new ConnectionError('disconnected', 'Dead.'));
+  };
+  await ask(1);
+  expect(endOf(events, 1)).toBe('stop');
+  expect(world.log.at(-1)).toBe('turn 98');
+});
+
+test('a bundle that does not fit twice is told, not tried for ever', async () => {
+  world.consistent = false;
+  const { events, ask } = started();
+  await ask(1);
+  expect(endOf(events, 1)).toBe('bundle_mismatch');
+  expect(world.log.filter((line) => line.startsWith('hello'))).toHaveLength(4); // two for the start, two for the question
+});
+
+test('blocks of a former bundle that arrive late are not adopted, and the new ones wait until the old are through', async () => {
+  const closed: string[] = [];
+  const localOf = (name: string): LocalModel =>
+    ({ name, backend: 'wasm', variant: 'float32', gpu: null, blocks: { ready: 0, resize: () => false }, report: {}, learn: () => false, close: () => Promise.resolve(closed.push(name)) }) as unknown as LocalModel;
+  let finishOld = (): void => undefined;
+  let late: unknown = null;
+  world.grow = async (host) => {
+    await new Promise<void>((resolve) => (finishOld = resolve));
+    try {
+      (host as GrowthHost).adopt(localOf('old'));
+    } catch (error) {
+      late = error;
+      throw error;
+    }
+  };
+  const { events, ask } = started({ split: 'auto', backend: 'wasm' });
+  await ask(1);
+  world.links[0]?.die();
+  world.bundle = 'b';
+  world.grow = (host) => {
+    (host as GrowthHost).adopt(localOf('new'));
+    return Promise.resolve();
+  };
+  const old = finishOld;
+  await ask(2);
+  expect(world.log).not.toContain('grow b');
+  old();
+  await settle();
+  expect(late).toMatchObject({ code: 'bundle_mismatch' });
+  expect(world.log).toContain('grow b');
+  expect(closed).toEqual(['old']);
+  expect(events.filter((event) => event.type === 'notice')).toEqual([]);
+  expect(phaseOf(events)).toBe('ready');
+});
+
+test('blocks of a split asked for by number are downloaded before the connection begins to wait for `open`', async () => {
+  const { ask } = started({ split: 3, backend: 'wasm' });
+  await ask(1);
+  expect(world.log.slice(0, 4)).toEqual(['load a', 'grow a', 'hello a', 'open 0']);
+});
+
+test('the download before the first connection is shown as one', async () => {
+  world.grow = async (host) => {
+    (host as GrowthHost).progress('downloading', 1, 2, 0);
+    await new Promise(() => undefined);
+  };
+  const { events } = started({ split: 3, backend: 'wasm' });
+  await settle();
+  expect(phaseOf(events)).toBe('downloading');
+});
+
+test('progress of a download does not hide that there is no session', async () => {
+  let progress = (_done: number): void => undefined;
+  world.grow = async (host) => {
+    progress = (done) => {
+      (host as GrowthHost).progress('downloading', done, 9, 1);
+    };
+    await new Promise(() => undefined);
+  };
+  const { events, ask } = started({ split: 'auto', backend: 'wasm' });
+  await ask(1);
+  progress(1);
+  expect(phaseOf(events)).toBe('downloading');
+  world.links[0]?.die();
+  progress(9);
+  expect(phaseOf(events)).toBe('disconnected');
+  world.openFails = new SessionError('server_full', 'Full.');
+  await ask(2);
+  progress(9);
+  expect([endOf(events, 2), phaseOf(events)], 'a connection without a session is none').toEqual(['server_full', 'disconnected']);
+  world.openFails = null;
+  await ask(3);
+  expect([endOf(events, 3), phaseOf(events)]).toEqual(['stop', 'downloading']);
+});
+
+test('a stopped answer whose connection is lost ends at once, without a new connection', async () => {
+  const { engine, events, ask } = started();
+  world.turn = () => {
+    engine.stop(1);
+    world.links[0]?.die();
+    return Promise.reject(new ConnectionError('silent', 'Dead.'));
+  };
+  await ask(1);
+  expect(endOf(events, 1)).toBe('cancelled');
+  expect(world.links).toHaveLength(1);
+  world.turn = () => Promise.resolve(null);
+  await ask(2);
+  expect(endOf(events, 2)).toBe('stop');
+});
