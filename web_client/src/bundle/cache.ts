@@ -27,11 +27,18 @@ export class HashCache {
     }
   }
 
-  /** Drop what no hash in `wanted` names: bundles that are served no more. */
+  /**
+   * Drop what no hash in `wanted` names: bundles that are served no more. Safe beside a tab that still has such a bundle: what is
+   * gone from here is downloaded again, and a tab of a former bundle cannot open a session with it anyway.
+   */
   async keepOnly(wanted: ReadonlySet<string>): Promise<void> {
-    for (const request of (await this.cache?.keys()) ?? []) {
-      const hash = request.url.slice(request.url.lastIndexOf('/') + 1);
-      if (!wanted.has(hash)) await this.cache?.delete(request);
+    try {
+      for (const request of (await this.cache?.keys()) ?? []) {
+        const hash = request.url.slice(request.url.lastIndexOf('/') + 1);
+        if (!wanted.has(hash)) await this.cache?.delete(request);
+      }
+    } catch {
+      // The browser takes its storage back while we tidy it: then there is nothing left to tidy.
     }
   }
 }

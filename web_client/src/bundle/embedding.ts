@@ -38,6 +38,11 @@ export class EmbeddingTable {
     return new EmbeddingTable(files, table, hashes, columns, vocabulary);
   }
 
+  /** Of every chunk, in order. */
+  get chunkHashes(): string[] {
+    return Array.from({ length: this.hashes.length / HASH_BYTES }, (_, index) => this.hashOf(index));
+  }
+
   /** Hidden states of `ids`, row-major. */
   async rows(ids: readonly number[]): Promise<Float32Array> {
     const out = new Float32Array(ids.length * this.columns);
@@ -76,8 +81,11 @@ export class EmbeddingTable {
 
   private async fetchChunk(index: number): Promise<Float32Array> {
     const { start, size } = chunkPlace(this.table, this.vocabulary, index);
-    const hash = toHex(this.hashes.subarray(index * HASH_BYTES, (index + 1) * HASH_BYTES));
-    return new Float32Array((await this.files.readRange(this.table.file, start, size, hash)).buffer);
+    return new Float32Array((await this.files.readRange(this.table.file, start, size, this.hashOf(index))).buffer);
+  }
+
+  private hashOf(index: number): string {
+    return toHex(this.hashes.subarray(index * HASH_BYTES, (index + 1) * HASH_BYTES));
   }
 }
 

@@ -47,6 +47,11 @@ export class BundleFiles {
     return bytes;
   }
 
+  /** Drop what the cache holds of other bundles; `parts` are the hashes of this one's file ranges, which the manifest does not list. */
+  async dropOthers(parts: readonly string[]): Promise<void> {
+    await this.cache.keepOnly(new Set([...Object.values(this.files).map((entry) => entry.sha256), ...parts]));
+  }
+
   /** Without a check, for where the browser offers no hash and no weights are loaded. */
   async readUnverified(name: string): Promise<Uint8Array<ArrayBuffer>> {
     return fetchWhole(this.url(name), this.entry(name).size, () => undefined);

@@ -45,7 +45,10 @@ export class LocalModel {
     const { hidden_size: hidden, kv_heads: kvHeads, head_dim: headDim } = model.manifest.model;
     const activations = blockParts(model.manifest, 0, chosen).activations;
     const blocks = new Blocks(new Runtime(gpu, wasmThreads(backend)), { hidden, kvHeads, headDim, activations });
-    return new LocalModel(model, blocks, chosen, await EmbeddingTable.open(model.files, model.manifest));
+    const embedding = await EmbeddingTable.open(model.files, model.manifest);
+    // Weights are about to be kept, so those of former bundles make room; only now are all hashes of this one known.
+    void model.files.dropOthers(embedding.chunkHashes);
+    return new LocalModel(model, blocks, chosen, embedding);
   }
 
   get backend(): Exclude<Backend, 'none'> {

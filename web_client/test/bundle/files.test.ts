@@ -30,6 +30,8 @@ function stubCaches(): Map<string, Uint8Array<ArrayBuffer>> {
   const cache = {
     match: (key: string) => Promise.resolve(kept.has(key) ? new Response(kept.get(key)) : undefined),
     put: async (key: string, response: Response) => kept.set(key, new Uint8Array(await response.arrayBuffer())),
+    keys: () => Promise.resolve([...kept.keys()].map((key) => ({ url: `http://server${key}`, key }))),
+    delete: ({ key }: { key: string }) => Promise.resolve(kept.delete(key)),
   };
   vi.stubGlobal('caches', { open: () => Promise.resolve(cache) });
   return kept;
@@ -97,6 +99,32 @@ test('embedding rows are read by chunk, each chunk once and verified by its own 
   await expect(embedding.rows([2])).rejects.toThrow(damaged('bundle_damaged'));
   serve(right);
   await expect(embedding.rows([2])).resolves.toEqual(Float32Array.of(4, 5));
+});
+
+test('the cache drops what belongs to another bundle, and nothing of this one', async () => {
+  const table = new Uint8Array(Float32Array.of(1, 2).buffer);
+  const hashes = new Uint8Array(Buffer.concat([digest(table.subarray(0, 4)), digest(table.subarray(4))]));
+  const right = { embed: table, hashes, block: Uint8Array.of(1, 2, 3) };
+  const manifest = { model: { hidden_size: 1, vocab_size: 2 }, embed: { float32: { file: 'embed', row_bytes: 4, rows_per_chunk: 1, hashes: 'hashes' } } } as unknown as Manifest;
+  const kept = stubCaches();
+  serve({ ...right, former: Uint8Array.of(4) });
+  await new BundleFiles('http://server', entries({ former: Uint8Array.of(4) }), await HashCache.open()).read('former');
+  const files = new BundleFiles('http://server', entries(right), await HashCache.open());
+  await files.read('block');
+  const embedding = await EmbeddingTable.open(files, manifest);
+  await embedding.prefetch();
+  expect(kept.size).toBe(5);
+  await files.dropOthers(embedding.chunkHashes);
+  expect(kept.size).toBe(4);
+  const asked = serve({});
+  await (await EmbeddingTable.open(files, manifest)).rows([0, 1]);
+  await files.read('block');
+  expect(asked).toEqual([]);
+});
+
+test('storage that cannot be tidied stops nothing', async () => {
+  vi.stubGlobal('caches', { open: () => Promise.resolve({ keys: () => Promise.reject(new Error('gone')) }) });
+  await new BundleFiles('http://server', {}, await HashCache.open()).dropOthers([]);
 });
 
 test('what is no manifest is refused with the reason', () => {
