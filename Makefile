@@ -48,19 +48,19 @@ clean: ## remove what was installed and built
 
 # What serving needs: no torch, no test tools.
 $(VENV)/.serve: pyproject.toml constraints.txt
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/pip || { rm -rf $(VENV); $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }; }
 	@echo "Installing the server into $(VENV) …"
 	@$(PIP) -e '.[cpu]'
 	@touch $@
 
 $(VENV)/.full: pyproject.toml constraints.txt
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/pip || { rm -rf $(VENV); $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }; }
 	@echo "Installing server, exporter and test tools into $(VENV) (a few minutes the first time) …"
 	@$(PIP) -e '.[cpu,export,test,dev]'
 	@touch $@ $(VENV)/.serve
 
 web_client/node_modules/.installed: web_client/package.json web_client/package-lock.json
-	@command -v npm > /dev/null || { echo "Node.js 20 or newer is needed to build the page; install it from your system's packages."; exit 1; }
+	@command -v npm > /dev/null || { echo "Node.js 20.19 or newer is needed to build the page; install it from your system's packages."; exit 1; }
 	@echo "Installing the page's packages …"
 	@cd web_client && npm ci --silent --no-audit --no-fund
 	@touch $@
@@ -72,6 +72,6 @@ $(PAGE): web_client/node_modules/.installed $(PAGE_SOURCES)
 
 # The browser tests never skip for want of a browser: it is installed, or the command is named.
 chromium:
-	@command -v chromium > /dev/null || if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+	@command -v chromium chromium-browser google-chrome google-chrome-stable > /dev/null || if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
 	  echo "Installing Chromium …"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium > /dev/null; \
 	else echo "The browser tests need Chromium: run 'sudo apt-get install chromium' (or your system's way) first."; exit 1; fi

@@ -65,9 +65,23 @@ class Runner:
         self._handlers[session] = handler
         self._ask(session, lambda: self._move(self._scheduler.open(session, split)))
 
-    def resplit(self, session: str, split: int) -> None:
-        """Change a session's split between two turns."""
-        self._ask(session, lambda: self._resplit(session, split))
+    async def resplit(self, session: str, split: int) -> None:
+        """Change a session's split between two turns; returns once its rows have moved.
+
+        Whoever changes splits in a hurry thus waits for each move, and cannot pile them up before the ticks of others.
+        """
+        moved: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def settle() -> None:
+            if not moved.done():
+                moved.set_result(None)
+
+        def move() -> None:
+            self._resplit(session, split)
+            self._call(settle)
+
+        if self._ask(session, move):
+            await moved
 
     def begin(self, session: str, turn: int, *, start: int, prompt_end: int, generation: Generation) -> None:
         """Begin a turn."""
@@ -92,10 +106,12 @@ class Runner:
         self._ask(session, lambda: self._close(session))
         self._handlers.pop(session, None)
 
-    def _ask(self, session: str, command: _Command) -> None:
+    def _ask(self, session: str, command: _Command) -> bool:
         """Queue a command, unless the session is closed or there is nobody left to carry it out."""
-        if session in self._handlers and self.fault is None:
-            self._commands.put(command)
+        if session not in self._handlers or self.fault is not None:
+            return False
+        self._commands.put(command)
+        return True
 
     # -- on the engine's thread ---------------------------------------------------------------------------------------
 
@@ -112,16 +128,16 @@ class Runner:
                 self._call(lambda: on_fault(fault))
 
     def _take_commands(self, *, wait: bool) -> bool:
-        """Carry out what the loop asked for, waiting for the first if there is nothing else to do; False means stop."""
-        try:
-            while True:
-                command = self._commands.get(block=wait)
-                if command is None:
-                    return False
-                command()
-                wait = False
-        except queue.Empty:
-            return True
+        """Carry out what the loop has asked for by now, waiting for something if there is nothing else to do.
+
+        What is asked for meanwhile comes after the next tick, so that no flood of commands holds it up. False: stop.
+        """
+        for _ in range(max(self._commands.qsize(), int(wait))):
+            command = self._commands.get()
+            if command is None:
+                return False
+            command()
+        return True
 
     def _tick(self) -> bool:
         """One tick; returns whether anything ran, so that there may be more."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import mmap
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ import pytest
 from splitllm.bundle import Bundle
 from splitllm.engines.base import Engine
 from splitllm.engines.fake import FakeEngine
-from splitllm.engines.onnx import OnnxBlocks, OnnxEngine
+from splitllm.engines.onnx import KvRows, OnnxBlocks, OnnxEngine
 from splitllm.slots import Move
 from splitllm.types import Span
 from splitllm.work import Batch, Work
@@ -184,6 +187,20 @@ class TestSplits:
         for split, logits in enumerate(real.run(Batch(decode=tuple(works)))):
             np.testing.assert_allclose(logits, whole, **CLOSE, err_msg=f"split {split}")
 
+    @pytest.mark.skipif(sys.platform != "linux", reason="only Linux gives cleared pages back")
+    def test_a_cleared_row_gives_its_memory_back(self, bundle: Bundle) -> None:
+        def resident() -> int:
+            return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
+
+        rows = KvRows((4, 2, 4096, 64), np.dtype(np.float32))  # 2 MiB a row
+        fresh = resident()
+        rows.array[1:3] = 1.0
+        assert resident() - fresh > 3 << 20
+        rows.clear(1, 4096)
+        rows.clear(2, 10)  # whatever the length, whole pages go
+        assert resident() - fresh < 1 << 20
+        assert not rows.array.any()
+
     def test_a_cleared_row_holds_nothing(self, real: OnnxEngine) -> None:
         for row in (3, 5):
             prefill(real, row, ids(50, row))
@@ -191,5 +208,5 @@ class TestSplits:
         for row in (3, 4, 5):
             real.clear(row)
         for entry in real._blocks._blocks:
-            assert not entry.key.any()
-            assert not entry.value.any()
+            assert not entry.key.array.any()
+            assert not entry.value.array.any()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from demo import facts, questions, stories
-from demo.corpus import CONVERSATIONS, CORPUS_SEED, Conversation, conversations
+from demo.corpus import PHASES, Conversation, conversations
 from demo.grammar import Style, expand, fill, say
 from demo.smalltalk import TALKS
 from demo.splitllm_facts import TOPICS
@@ -55,7 +55,8 @@ def test_no_held_out_user_text_occurs_in_the_training_corpus() -> None:
     }
     asked = {
         normalised(message.content)
-        for conversation in conversations(CONVERSATIONS, CORPUS_SEED)
+        for phase in PHASES
+        for conversation in conversations(phase.conversations, phase.seed, phase.shares)
         for message in conversation.messages
         if message.role == "user"
     }

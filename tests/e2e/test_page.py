@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, expect
 
-from tests.support import ServerProcess
+from splitllm.resources import demo_bundle
+from tests.support import ServerProcess, running_server
 
 from .conftest import ChatPage, OpenPage
 
@@ -17,16 +18,20 @@ LOAD_TIMEOUT_MS = 120_000
 QUESTION = "What is the capital of Japan?"
 
 
-def test_chat_starts_at_once_and_blocks_move_in_by_themselves(open_page: OpenPage) -> None:
-    chat = open_page(backend="webgpu")
-    first = chat.ask(QUESTION)
-    assert "Tokyo" in first
-    expect(chat.split).to_contain_text(re.compile(r"[1-8] of 8 blocks in your browser"), timeout=LOAD_TIMEOUT_MS)
-    assert "Tokyo" in chat.ask("And again: what is the capital of Japan?")
-    told = chat.diagnostics()
-    assert told["backend"] == "webgpu"
-    assert told["split"] >= 1
-    assert told["blockRuns"][0] > 0
+def test_chat_starts_at_once_and_blocks_move_in_by_themselves(page: Page) -> None:
+    """The promise is wide here, so that the test holds on a machine of any speed: the planner moves k off 0."""
+    with running_server(demo_bundle(), "--sla-tpot-ms", "60000", "--sla-ttft-ms", "600000") as patient:
+        chat = ChatPage(page)
+        page.goto(f"{patient.url}/?backend=webgpu")
+        assert "Tokyo" in chat.ask(QUESTION)
+        expect(chat.split).to_contain_text(re.compile(r"[1-8] of 8 blocks in your browser"), timeout=LOAD_TIMEOUT_MS)
+        assert "Tokyo" in chat.ask(QUESTION)
+        told = chat.diagnostics()
+        assert told["backend"] == "webgpu"
+        assert told["split"] >= 1
+        assert told["blockRuns"][0] > 0
+        assert chat.errors == []
+        page.close()
 
 
 def test_question_and_answer_stand_in_the_log_with_their_figures(open_page: OpenPage) -> None:
@@ -96,14 +101,21 @@ def test_backend_none_leaves_everything_to_the_server(open_page: OpenPage) -> No
     assert chat.diagnostics()["split"] == 0
 
 
-@pytest.mark.parametrize("parameter", ["split=9", "split=-1", "backend=cuda", "variant=int3", "wire=float8"])
-def test_a_wrong_url_parameter_is_told_and_the_chat_works(
+@pytest.mark.parametrize("parameter", ["split=-1", "split=many", "backend=cuda", "variant=int3", "wire=float8"])
+def test_a_url_parameter_that_is_none_is_told_and_the_chat_works(
     open_page: OpenPage, server: ServerProcess, parameter: str
 ) -> None:
-    chat = open_page(split=0)
-    chat.page.goto(f"{server.url}/?{parameter}&max_tokens=12")
-    name = parameter.split("=")[0]
-    expect(chat.page.get_by_text(re.compile(name)).first).to_be_visible(timeout=30_000)
+    chat = open_page()
+    chat.page.goto(f"{server.url}/?{parameter}")
+    expect(chat.page.get_by_text(f"The address asks for {parameter}, which is not possible.")).to_be_visible()
+    assert "Tokyo" in chat.ask(QUESTION)
+
+
+def test_a_split_beyond_the_model_becomes_the_largest_there_is(open_page: OpenPage) -> None:
+    chat = open_page(split=9, backend="wasm")
+    expect(chat.page.get_by_text("Of the 9 blocks asked for 8 can run here")).to_be_visible(timeout=LOAD_TIMEOUT_MS)
+    assert "Tokyo" in chat.ask(QUESTION)
+    assert chat.diagnostics()["split"] == 8
 
 
 def test_a_damaged_weight_is_never_run(open_page: OpenPage) -> None:

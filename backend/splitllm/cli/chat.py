@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import sys
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -159,13 +161,29 @@ async def _prompts(args: argparse.Namespace) -> AsyncIterator[str]:
                 print(f"> {prompt}", flush=True)
             yield prompt
         return
-    while True:
-        try:
-            prompt = await asyncio.to_thread(input, "> " if sys.stdin.isatty() else "")
-        except EOFError:
-            return
+    while (prompt := await _typed("> " if sys.stdin.isatty() else "")) is not None:
         if prompt.strip():
             yield prompt
+
+
+async def _typed(mark: str) -> str | None:
+    """A line from the person, None at the end. Read in a daemon thread, which does not keep Ctrl-C waiting."""
+    loop = asyncio.get_running_loop()
+    line: asyncio.Future[str | None] = loop.create_future()
+
+    def settle(text: str | None) -> None:
+        if not line.done():
+            line.set_result(text)
+
+    def read() -> None:
+        text: str | None = None
+        with contextlib.suppress(EOFError):
+            text = input(mark)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the person pressed Ctrl-C meanwhile
+            loop.call_soon_threadsafe(settle, text)
+
+    threading.Thread(target=read, daemon=True).start()
+    return await line
 
 
 def _show(item: str | Answer, *, as_json: bool) -> None:

@@ -14,7 +14,7 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "demo",
         help="chat with the small model that comes along",
-        description="Serve tiny-chat, a model of one million parameters, and open its page. Nothing is downloaded.",
+        description="Serve tiny-chat, a model of 1.6 million parameters, and open its page. Nothing is downloaded.",
     )
     add_server_options(parser)
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")

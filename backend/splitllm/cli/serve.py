@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import re
+import threading
+import webbrowser
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +117,8 @@ def serve_bundle(args: argparse.Namespace, bundle: Path, *, open_browser: bool =
         print(f"{spec.name}: {spec.blocks} blocks, {spec.max_context} tokens of context", flush=True)
         print(f"Open {url} in a browser with WebGPU. Ctrl-C stops the server.", flush=True)
         if open_browser:
-            import webbrowser
-
-            webbrowser.open(url)
+            # A text browser on a machine without a display would keep whoever calls it; that must not be the server.
+            threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
     serve_module.serve(config, on_ready=announce)
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
@@ -29,6 +30,19 @@ from .local_blocks import LocalBlocks
 
 _OPEN_TIMEOUT_S: Final = 20.0
 _MESSAGE_LIMIT: Final = 1 << 20
+#: Errors that speak of a frame and leave its turn running (PROTOCOL.md, section 6).
+_FRAME_ERRORS: Final = frozenset(
+    {
+        "not_finite",
+        "unknown_token",
+        "wrong_shape",
+        "wrong_dtype",
+        "unexpected_frame",
+        "position_gap",
+        "position_overlap",
+        "unknown_turn",
+    }
+)
 _WIRE: Final = {"float16": np.dtype(np.float16), "float32": np.dtype(np.float32)}
 
 
@@ -133,6 +147,7 @@ class ClientSession:
             tuple(stop),
             tuple(sorted(set(ids))) if sampling.repetition_penalty != 1 else (),
         )
+        running = True
         try:
             await self._socket.send(encode_message(turn.to_message()))
             self._ids = list(ids[:start])
@@ -143,6 +158,7 @@ class ClientSession:
                 if isinstance(received, str):
                     message = _expect(received, "done")
                     if message["turn"] == self._turn:
+                        running = False
                         self._ids = self._ids[: message["position"]]
                         yield message
                         return
@@ -155,8 +171,26 @@ class ClientSession:
                     yield token
                     if tokens < max_tokens:
                         await self._send_step(token, frame.position + offset)
+        except RemoteError as error:
+            running = error.code in _FRAME_ERRORS
+            raise
         except websockets.ConnectionClosed as error:
+            running = False
             raise MachineError(f"the connection to the server was lost ({error}); run again") from None
+        finally:
+            if running:  # a frame was refused, or the caller lost interest: the next turn needs this one to end
+                await self._give_up()
+
+    async def _give_up(self) -> None:
+        """Cancel the turn under way and wait for its end; the next turn begins at 0."""
+        self._ids = []
+        with contextlib.suppress(websockets.ConnectionClosed, RemoteError, TimeoutError):
+            await self._socket.send(encode_message({"type": "cancel", "turn": self._turn}))
+            async with asyncio.timeout(_OPEN_TIMEOUT_S):
+                while True:
+                    received = await self._socket.recv()
+                    if isinstance(received, str) and _expect(received, "done")["turn"] == self._turn:
+                        return
 
     async def _send_prompt(self, ids: Sequence[int], start: int) -> None:
         for position in range(start, len(ids), PREFILL_CHUNK):

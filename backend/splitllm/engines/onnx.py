@@ -7,8 +7,11 @@ share a batch; keys and values live in one buffer per block, which is both `past
 
 from __future__ import annotations
 
+import math
+import mmap
 import os
 import statistics
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,6 +32,8 @@ from .base import Engine, check_batch
 #: much as 16 to 20 rows (docs/architecture.md, "One batch"), so this stays well on the winning side.
 BRIDGED_ROWS: Final = 8
 _REPEATS: Final = 5
+#: On Linux pages of a private mapping that are not needed read as zeros; elsewhere the advice means other things.
+_CAN_GIVE_BACK: Final = sys.platform == "linux"
 
 
 def _session_options(threads: int) -> ort.SessionOptions:
@@ -50,12 +55,36 @@ def _load(files: Any, options: ort.SessionOptions) -> ort.InferenceSession:
         ) from None
 
 
+class KvRows:
+    """Keys or values of one block for all rows: `array` is [rows, kv_heads, capacity, head_dim].
+
+    The system hands out memory when a page is first written, so a row that was never used costs none; a row that is
+    cleared gives its pages back.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self._row_bytes = math.prod(shape[1:]) * dtype.itemsize
+        size = max(1, shape[0] * self._row_bytes)
+        private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if _CAN_GIVE_BACK else {}
+        self._memory = mmap.mmap(-1, size, **private)
+        self.array: NDArray[Any] = np.frombuffer(self._memory, dtype, math.prod(shape)).reshape(shape)
+
+    def clear(self, row: int, length: int) -> None:
+        """Overwrite the first `length` positions of a row with zeros, and give its whole pages back."""
+        self.array[row, :, :length] = 0
+        if _CAN_GIVE_BACK:
+            first = -(-row * self._row_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
+            end = (row + 1) * self._row_bytes // mmap.PAGESIZE * mmap.PAGESIZE
+            if end > first:
+                self._memory.madvise(mmap.MADV_DONTNEED, first, end - first)  # reads as zeros from now on
+
+
 @dataclass(slots=True)
 class _Block:
     session: ort.InferenceSession
     constants: list[tuple[str, NDArray[Any]]]
-    key: NDArray[Any]  # [rows, kv_heads, capacity, head_dim]
-    value: NDArray[Any]
+    key: KvRows
+    value: KvRows
 
 
 class OnnxBlocks:
@@ -90,10 +119,9 @@ class OnnxBlocks:
                 if key not in constants:
                     constants[key] = np.ascontiguousarray(bundle.constant(*key))
                 named.append((name, constants[key]))
-            # np.zeros takes pages only when they are first written, so idle rows cost no memory.
             shape = (rows, spec.kv_heads, capacity, spec.head_dim)
             self._blocks.append(
-                _Block(_load(files, self._options), named, np.zeros(shape, self.dtype), np.zeros(shape, self.dtype))
+                _Block(_load(files, self._options), named, KvRows(shape, self.dtype), KvRows(shape, self.dtype))
             )
 
     def run(self, block: int, hidden: NDArray[Any], row: int, lengths: NDArray[np.int32]) -> NDArray[Any]:
@@ -127,8 +155,8 @@ class OnnxBlocks:
         for name, constant in entry.constants:
             bind(binding.bind_input, name, constant)
         for name, cache in (("key", entry.key), ("value", entry.value)):
-            bind(binding.bind_input, f"past_{name}", cache, row, batch)
-            bind(binding.bind_output, f"present_{name}", cache, row, batch)
+            bind(binding.bind_input, f"past_{name}", cache.array, row, batch)
+            bind(binding.bind_output, f"present_{name}", cache.array, row, batch)
         bind(binding.bind_output, "hidden_states_out", out)
         entry.session.run_with_iobinding(binding)
         return out
@@ -145,13 +173,13 @@ class OnnxBlocks:
         """Copy the first `length` positions of a row, in the blocks that the row's session uses."""
         for entry in self._blocks[max(0, move.split - self.span.start) :]:
             for cache in (entry.key, entry.value):
-                cache[move.target, :, :length] = cache[move.source, :, :length]
+                cache.array[move.target, :, :length] = cache.array[move.source, :, :length]
 
     def clear(self, row: int, length: int) -> None:
         """Overwrite the first `length` positions of a row with zeros."""
         for entry in self._blocks:
-            entry.key[row, :, :length] = 0
-            entry.value[row, :, :length] = 0
+            entry.key.clear(row, length)
+            entry.value.clear(row, length)
 
 
 class OnnxEngine(Engine):

@@ -67,6 +67,7 @@ class Server:
             runner=self.runner,
             admission=self.admission,
             codec=self.codec,
+            transport=request.transport if isinstance(request.transport, asyncio.Transport) else None,
         )
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  # a request handler always runs in a task

@@ -31,6 +31,8 @@ _FIRST_PINGS = 3
 _FIRST_PONG_S = 2.0
 _OUTBOX_LIMIT = 256
 _HELLO_S = 30.0
+#: A peer that answers no ping for so long is gone.
+_SILENT_S = 30.0
 _RTT_SAMPLES = 16
 _PING = struct.Struct("<Q")
 _CLOSE_CODES = {"shutting_down": 1001, "message_too_large": 1009, "internal": 1011}
@@ -47,6 +49,7 @@ class RoundTrip:
         self._sent: dict[bytes, float] = {}
         self._samples: deque[float] = deque(maxlen=_RTT_SAMPLES)
         self.first = asyncio.Event()
+        self.last_pong = time.monotonic()  # or the connection's begin
 
     def ping(self, now: float) -> bytes:
         """Payload of a ping sent at `now` (seconds)."""
@@ -61,6 +64,7 @@ class RoundTrip:
         sent = self._sent.pop(payload, None)
         if sent is not None:
             self._samples.append(1000 * (now - sent))
+            self.last_pong = now
             self.first.set()
 
     @property
@@ -81,8 +85,10 @@ class Connection:
         runner: Runner,
         admission: Admission,
         codec: TextCodec,
+        transport: asyncio.Transport | None,
     ) -> None:
         self._socket, self._config, self._runner = socket, config, runner
+        self._transport = transport
         self._admission, self._codec = admission, codec
         self._machine = ServerSession(greeting)
         self._id = secrets.token_hex(16)
@@ -155,7 +161,8 @@ class Connection:
                     else:
                         await self._socket.send_bytes(item)
             except (TimeoutError, ConnectionError):
-                return  # the client is gone, or does not read; serve() ends the connection
+                self._abort()  # a polite close would wait for a peer that does not read
+                return
             finally:
                 self._outbox.task_done()
 
@@ -172,12 +179,20 @@ class Connection:
                 self._post(self._machine.fail(error))
                 await self._outbox.join()
                 return
+            if now - self._rtt.last_pong > _SILENT_S:
+                self._abort()  # gone without a word: asleep, or out of reach
+                return
             try:
                 await self._socket.ping(self._rtt.ping(now))
             except ConnectionError:
                 return
             sent += 1
             await asyncio.sleep(0.05 if sent < _FIRST_PINGS else min(_PING_EVERY_S, self._config.idle_timeout_s))
+
+    def _abort(self) -> None:
+        """Drop the connection with whatever waits to be sent, so that it holds neither socket nor memory."""
+        if self._transport is not None:
+            self._transport.abort()
 
     # -- actions ------------------------------------------------------------------------------------------------------
 
@@ -238,7 +253,7 @@ class Connection:
             return
         if self._open:
             if plan.split != self._machine.split:
-                self._runner.resplit(self._id, plan.split)
+                await self._runner.resplit(self._id, plan.split)
         else:
             self._open = True
             self._runner.open(self._id, plan.split, self._on_event)
