@@ -85,7 +85,7 @@ export interface Diagnostics {
   readonly split: number;
   /** How many times each block ran here, by block index. */
   readonly blockRuns: readonly number[];
-  /** Where the newest keys and values of each loaded block are: `gpu-buffer` or `cpu`. */
+  /** Where the keys are of each block that has run, read back to see that they are there: `gpu-buffer` or `cpu`. */
   readonly kvLocations: readonly string[];
   readonly crossOriginIsolated: boolean;
   /** Lines for a bug report. */

@@ -40,8 +40,10 @@ export class Blocks {
     return this.blocks.map((block) => block.runs);
   }
 
-  get kvLocations(): string[] {
-    return this.blocks.flatMap((block) => block.kv?.location ?? []);
+  /** Where the keys of each block are that has computed some; read back, not believed. */
+  async kvLocations(): Promise<string[]> {
+    const locations = await Promise.all(this.blocks.flatMap((block) => block.kv?.location() ?? []));
+    return locations.filter((location) => location !== null);
   }
 
   /** Compile the next block. */

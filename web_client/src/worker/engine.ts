@@ -87,14 +87,14 @@ export class Engine {
     if (this.open.get(ask) != null) this.cancelTurn();
   }
 
-  diagnose(): void {
+  async diagnose(): Promise<void> {
     const gpu = this.local?.gpu ?? null;
     const diagnostics: Diagnostics = {
       adapter: gpu === null ? null : { vendor: gpu.vendor, architecture: gpu.architecture, shaderF16: gpu.shaderF16 },
       backend: this.local?.backend ?? 'none',
       split: this.link?.session.plan?.split ?? 0,
       blockRuns: this.local?.blocks.runs ?? [],
-      kvLocations: this.local?.blocks.kvLocations ?? [],
+      kvLocations: (await this.local?.blocks.kvLocations()) ?? [],
       crossOriginIsolated: self.crossOriginIsolated,
       log: this.tell.log.lines,
     };

@@ -22,7 +22,7 @@ self.addEventListener('message', ({ data: command }: MessageEvent<Command>) => {
       engine?.stop(command.ask);
       return;
     case 'diagnose':
-      engine?.diagnose();
+      void engine?.diagnose();
       return;
   }
 });

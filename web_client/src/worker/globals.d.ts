@@ -2,4 +2,5 @@
 declare const __ORT_FOLDER__: string;
 
 /** Missing from TypeScript's library for workers. */
-declare const GPUBufferUsage: { readonly STORAGE: number; readonly COPY_SRC: number; readonly COPY_DST: number };
+declare const GPUBufferUsage: { readonly STORAGE: number; readonly COPY_SRC: number; readonly COPY_DST: number; readonly MAP_READ: number };
+declare const GPUMapMode: { readonly READ: number };

@@ -16,8 +16,8 @@ export interface KvCache {
   fetches(): Fetches;
   /** Take what the run gave. */
   keep(outputs: Outputs): void;
-  /** `gpu-buffer` or `cpu`. */
-  readonly location: string;
+  /** `gpu-buffer` or `cpu`, once keys are really there; null before. */
+  location(): Promise<string | null>;
   dispose(): void;
 }
 
@@ -27,13 +27,14 @@ export interface KvCache {
  */
 export class StaticKv implements KvCache {
   private constructor(
+    private readonly runtime: Runtime,
     private readonly key: Tensor,
     private readonly value: Tensor,
   ) {}
 
   static async make(runtime: Runtime, shape: KvShape, capacity: number): Promise<StaticKv> {
     const dims = [1, shape.heads, capacity, shape.headDim];
-    return new StaticKv(await runtime.zeros(shape.type, dims), await runtime.zeros(shape.type, dims));
+    return new StaticKv(runtime, await runtime.zeros(shape.type, dims), await runtime.zeros(shape.type, dims));
   }
 
   feeds(): Feeds {
@@ -48,8 +49,8 @@ export class StaticKv implements KvCache {
     // They were written in place.
   }
 
-  get location(): string {
-    return this.key.location;
+  async location(): Promise<string | null> {
+    return (await this.runtime.anyNonZero(this.key)) ? this.key.location : null;
   }
 
   dispose(): void {
@@ -92,8 +93,8 @@ export class GrowingKv implements KvCache {
     this.value = value;
   }
 
-  get location(): string {
-    return this.key.location;
+  async location(): Promise<string | null> {
+    return (await this.runtime.anyNonZero(this.key)) ? this.key.location : null;
   }
 
   dispose(): void {
