@@ -16,21 +16,26 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from demo import evaluate
-from demo.corpus import CONVERSATIONS, CORPUS_SEED, conversations
+from demo.corpus import PHASES, conversations
 from demo.tokenizer import save_tokenizer, train_tokenizer
-from demo.train import save_model, train
+from demo.train import PLANS, save_model, train
 
 BUNDLE = evaluate.DEMO_FOLDER / "bundle"
 
 
 def build_checkpoint(folder: Path) -> int:
     """Train into ``folder`` and return the exit code of the held-out check."""
-    _say(f"corpus: {CONVERSATIONS} conversations")
-    corpus = list(conversations(CONVERSATIONS, CORPUS_SEED))
+    _say(f"corpus: {sum(phase.conversations for phase in PHASES)} conversations")
+    corpora = [list(conversations(phase.conversations, phase.seed, phase.shares)) for phase in PHASES]
     _say("tokenizer")
-    tokenizer = train_tokenizer(corpus)
+    tokenizer = train_tokenizer(corpora[0])
     started = time.monotonic()
-    model = train(corpus, tokenizer)
+    model = None
+    for number, (corpus, plan) in enumerate(zip(corpora, PLANS, strict=True), 1):
+        _say(f"phase {number} of {len(corpora)}")
+        model = train(corpus, tokenizer, plan, model)
+    if model is None:
+        raise ValueError("PHASES is empty")
     _say(f"trained in {(time.monotonic() - started) / 60:.1f} min")
     save_tokenizer(tokenizer, folder)
     save_model(model, tokenizer, folder)
@@ -40,13 +45,20 @@ def build_checkpoint(folder: Path) -> int:
 
 def export_bundle() -> int:
     """Turn the checkpoint into the bundle that page and server load; the exit code of ``splitllm export``."""
-    command = ["splitllm", "export", str(evaluate.CHECKPOINT), "--out", str(BUNDLE)]
+    splitllm = str(Path(sys.executable).with_name("splitllm"))
+    fresh = BUNDLE.with_name(".bundle-new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    command = [splitllm, "export", str(evaluate.CHECKPOINT), "--out", str(fresh), "--name", "tiny-chat"]
     command += ["--client-dtype", "float32", "--client-dtype", "int4"]
     try:
-        return subprocess.run(command, check=False).returncode  # noqa: S603  # only constants of this file
+        code = subprocess.run(command, check=False).returncode  # noqa: S603  # only constants of this file
     except FileNotFoundError:
         _say("the splitllm command is not installed: run `make setup`, then `" + " ".join(command) + "`")
         return 1
+    if code == 0:  # the former bundle stays until there is a new one: packages are built with it
+        shutil.rmtree(BUNDLE, ignore_errors=True)
+        fresh.rename(BUNDLE)
+    return code
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

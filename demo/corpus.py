@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from demo.grammar import Style
-from demo.turns import MAKERS, State, accept_or_decline
+from demo.turns import COPYING, FOCUS, MAKERS, State, accept_or_decline
 
-CONVERSATIONS = 32_000
-"""How many conversations tiny-chat is trained on, drawn with ``CORPUS_SEED``."""
-CORPUS_SEED = 7
+SHARES: dict[str, int] = {intent: share for intent, (_, share) in MAKERS.items()}
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One corpus of the training: how many conversations, from which seed, with which shares of the intents."""
+
+    conversations: int
+    seed: int
+    shares: Mapping[str, int]
+
+
+PHASES: tuple[Phase, ...] = (Phase(45_000, 7, SHARES), Phase(32_000, 8, FOCUS), Phase(30_000, 9, COPYING))
 
 SYSTEM_MESSAGES: tuple[str, ...] = (
     "You are tiny-chat, a friendly and very small assistant.",
@@ -39,7 +49,7 @@ class Conversation:
     intents: tuple[str, ...]
 
 
-def _pick_intent(rng: random.Random, state: State) -> str:
+def _pick_intent(rng: random.Random, state: State, shares: Mapping[str, int]) -> str:
     if state.cut and rng.random() < 0.8:
         return "continue"
     if state.offered_story and rng.random() < 0.6:
@@ -48,13 +58,13 @@ def _pick_intent(rng: random.Random, state: State) -> str:
         return "talk"
     if state.asked_name and rng.random() < 0.6:
         return "tell_name"
-    if state.turns == 0 and rng.random() < 0.15:
+    if state.turns == 0 and rng.random() < 0.2:
         return "tell_name"
-    if state.name is not None and rng.random() < 0.2:
+    if state.name is not None and rng.random() < 0.35:
         return "recall_name"  # a name is worth telling only where it is asked for later
     if state.subject and rng.random() < 0.35:
         return state.subject + rng.choice(("", "", "_unknown"))
-    return rng.choices(list(MAKERS), [share for _, share in MAKERS.values()])[0]
+    return rng.choices(list(shares), list(shares.values()))[0]
 
 
 def _cut(rng: random.Random, answer: str) -> tuple[str, str]:
@@ -68,12 +78,12 @@ def _cut(rng: random.Random, answer: str) -> tuple[str, str]:
 
 
 def _turn_count(rng: random.Random) -> int:
-    if rng.random() < 0.05:
+    if rng.random() < 0.02:
         return rng.randint(8, 18)  # several hundred tokens
-    return rng.choices((1, 2, 3, 4, 5), (34, 22, 19, 15, 10))[0]
+    return rng.choices((1, 2, 3, 4, 5), (36, 28, 19, 11, 6))[0]
 
 
-def conversation(rng: random.Random) -> Conversation:
+def conversation(rng: random.Random, shares: Mapping[str, int]) -> Conversation:
     """One conversation of 1 to 18 turns, with a system message now and then."""
     state = State(Style.pick(rng))
     messages: list[Message] = []
@@ -81,14 +91,14 @@ def conversation(rng: random.Random) -> Conversation:
     if rng.random() < 0.12:
         messages.append(Message("system", rng.choice(SYSTEM_MESSAGES)))
     for _ in range(_turn_count(rng)):
-        intent = _pick_intent(rng, state)
+        intent = _pick_intent(rng, state, shares)
         maker = accept_or_decline if intent == "offered_story" else MAKERS[intent][0]
         if rng.random() < 0.1:
             state.style = Style.pick(rng)
         turn = maker(rng, state)
         answer, trained = turn.answer, True
         state.cut = None
-        cut_chance = {"story": 0.3, "offered_story": 0.3, "continue": 0.2, "splitllm": 0.04}.get(intent, 0.0)
+        cut_chance = {"story": 0.45, "offered_story": 0.4, "continue": 0.2, "splitllm": 0.04}.get(intent, 0.0)
         if len(answer.split(" ")) >= 8 and rng.random() < cut_chance:
             answer, state.cut = _cut(rng, answer)
             trained = False  # its end is not one that the model should learn
@@ -102,8 +112,8 @@ def conversation(rng: random.Random) -> Conversation:
     return Conversation(tuple(messages), tuple(intents))
 
 
-def conversations(count: int, seed: int) -> Iterator[Conversation]:
-    """``count`` conversations, the same ones for the same seed."""
+def conversations(count: int, seed: int, shares: Mapping[str, int] = SHARES) -> Iterator[Conversation]:
+    """``count`` conversations, the same ones for the same seed and shares of the intents."""
     rng = random.Random(seed)
     for _ in range(count):
-        yield conversation(rng)
+        yield conversation(rng, shares)

@@ -101,13 +101,9 @@ class TinyChat:
         tokenizer = AutoTokenizer.from_pretrained(folder)  # type: ignore[no-untyped-call]  # transformers leaves it untyped
         return cls(model, tokenizer)
 
-    def answer(
-        self, messages: Sequence[dict[str, str]], max_new_tokens: int = MAX_NEW_TOKENS
-    ) -> tuple[str, float]:
+    def answer(self, messages: Sequence[dict[str, str]], max_new_tokens: int = MAX_NEW_TOKENS) -> tuple[str, float]:
         """The greedy answer to a conversation and its narrowest margin in logits."""
-        prompt = self.tokenizer.apply_chat_template(
-            list(messages), add_generation_prompt=True, return_tensors="pt"
-        )
+        prompt = self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, return_tensors="pt")
         ids = cast(torch.LongTensor, prompt)
         with torch.inference_mode():
             generated = self.model.generate(
@@ -171,9 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table and return the exit code: 0, or 3 where the score is missed."""
     parser = argparse.ArgumentParser(description="Ask tiny-chat its held-out questions.")
     parser.add_argument("folder", nargs="?", type=Path, default=CHECKPOINT, help="checkpoint to ask")
-    parser.add_argument(
-        "--splits", action="store_true", help="also with float16 at every split, and with int4 blocks"
-    )
+    parser.add_argument("--splits", action="store_true", help="also with float16 at every split, and with int4 blocks")
     options = parser.parse_args(arguments)
     chat = TinyChat.load(options.folder)
     known, unknown = load_items()

@@ -26,6 +26,24 @@ _CLOSERS: tuple[str, ...] = (
     "i wonder", "quickly", "by the way", "again", "exactly", "do you know", "can you tell me", "my friend",
     "really", "today", "would you", "just asking", "could you tell me", "any idea", "help me",
 )  # fmt: skip
+_SIDE_REMARKS: tuple[str, ...] = (
+    "i was wondering", "my son asks", "it is for my homework", "this is for a game", "i keep forgetting",
+    "this is important", "before i forget", "since you are here", "i am curious", "i'm so curious",
+    "my daughter wants to know", "it is for school", "i'm too lazy to look it up", "that would help a lot",
+    "i can't remember", "just for fun", "i really need it", "i'm a bit busy", "i am new here",
+    "let me think", "i almost forgot", "you are good at this", "i was told you know", "we had this at school",
+)  # fmt: skip
+_FILLERS: tuple[str, ...] = (
+    "really", "actually", "just", "now", "please", "maybe", "exactly", "again", "then", "also", "perhaps",
+    "here", "today", "simply", "kindly", "honestly", "quickly", "once", "still", "usually",
+)  # fmt: skip
+#: Words that a sentence can lose without meaning something else.
+_DROPPABLE = frozenset(
+    (
+        "the", "a", "of", "is", "me", "can", "you", "do", "does", "please", "tell", "would", "could", "i", "it",
+        "to", "in", "what",
+    )
+)  # fmt: skip
 
 
 def expand(rng: random.Random, pattern: str) -> str:
@@ -79,9 +97,7 @@ class Style:
         if self.ending == "none":
             return body
         if self.ending == "excited":
-            return (
-                body + rng.choice(("??", "?!", "? ", " ?") if question else ("!", "!!", "..", " :)")).rstrip()
-            )
+            return body + rng.choice(("??", "?!", "? ", " ?") if question else ("!", "!!", "..", " :)")).rstrip()
         return body + ("?" if question else rng.choice((".", ".", "!", "")))
 
 
@@ -101,6 +117,17 @@ def _with_typo(rng: random.Random, text: str) -> str:
     return " ".join(words)
 
 
+def _reworded(rng: random.Random, text: str) -> str:
+    """Now and then a small word less or a filler more, so that no answer hangs on one exact wording."""
+    words = text.split(" ")
+    droppable = [at for at, word in enumerate(words) if word in _DROPPABLE]
+    if droppable and len(words) > 3 and rng.random() < 0.2:
+        del words[rng.choice(droppable)]
+    if len(words) > 2 and rng.random() < 0.15:
+        words.insert(rng.randrange(1, len(words)), rng.choice(_FILLERS))
+    return " ".join(words)
+
+
 def say(
     rng: random.Random,
     patterns: tuple[str, ...],
@@ -117,13 +144,16 @@ def say(
     text = expand(rng, rng.choice(patterns))
     if rng.random() < 0.04:
         text = _with_typo(rng, text)
+    if dressed:
+        text = _reworded(rng, text)
     text = fill(text, slots or {})
     if dressed:
         question = text.endswith("?")
         body = text.rstrip("?")
-        if rng.random() < 0.16:
-            body = rng.choice(_OPENERS) + rng.choice((", ", ", ", ": ", " ", "! ", ". ", "... ")) + body
-        if rng.random() < 0.12:
-            body = body + rng.choice((", ", " ")) + rng.choice(_CLOSERS)
+        if rng.random() < 0.24:
+            opener = rng.choice(_OPENERS if rng.random() < 0.6 else _SIDE_REMARKS)
+            body = opener + rng.choice((", ", ", ", ": ", " ", "! ", ". ", "... ")) + body
+        if rng.random() < 0.18:
+            body = body + rng.choice((", ", " ")) + rng.choice(_CLOSERS if rng.random() < 0.6 else _SIDE_REMARKS)
         text = body + ("?" if question else "")
     return style.write(rng, text)

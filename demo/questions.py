@@ -55,8 +55,7 @@ COLOUR_PATTERNS: tuple[str, ...] = (
     "{x} [is|has|are|comes in|shows] [what|which] [colour|color]?",
     "{x}[, what colour|, which color|: colour|: what color is it| colour| color]?",
     "[what|which] [colour|color] does {x} have?",
-    "[what|which] [colour|color] [would you paint|should i paint|do i paint|would you say is|do you give] "
-    "{x}?",
+    "[what|which] [colour|color] [would you paint|should i paint|do i paint|would you say is|do you give] {x}?",
     "i [want to|am going to|will] [paint|draw] {x}, [what|which] [colour|color] do i [need|take|use]?",
     "how would you describe the [colour|color] of {x}?",
     "if i [look at|see|draw] {x}, [what|which] [colour|color] is it?",
@@ -70,8 +69,7 @@ SOUND_PATTERNS: tuple[str, ...] = (
     "what does the {x} say?",
     "how does {a} [sound|go|talk|speak]?",
     "how do {p} [sound|go|talk|speak]?",
-    "[what is|tell me|do you know|make|give me|say|imitate|name|can you make] the [sound|noise] of [{a}|"
-    "{p}][|?]",
+    "[what is|tell me|do you know|make|give me|say|imitate|name|can you make] the [sound|noise] of [{a}|{p}][|?]",
     "[tell me|do you know|can you tell me|say] what [{a} says|{p} say|sound {a} makes|noise {p} make][|?]",
     "[{a}|{p}] [says|say|goes|go] what?",
     "the {x} goes[| ...| what]?",
@@ -82,6 +80,9 @@ SOUND_PATTERNS: tuple[str, ...] = (
     "how would [{a}|{p}] [sound|speak|say hello]?",
     "what [do i|would i|will i|can i] hear [from|when i meet|near] {a}?",
     "what [sound|noise] comes from {a}?",
+    "[mimic|play|act like|pretend to be] {a}",
+    "[can you|could you|try to|] [imitate|mimic] {p}",
+    "[let me hear|show me how] {a} [sounds|talks|goes|speaks]",
 )
 ANIMAL_PATTERNS: tuple[str, ...] = (
     "[which|what] animal [says|goes|makes] {x}?",
@@ -139,6 +140,11 @@ RECALL_PATTERNS: tuple[str, ...] = (
     "have you forgotten [my name|who i am|me]?",
     "[i forgot|i have forgotten|remind me of|repeat|please say|use] my name",
     "what did i say my name [is|was]?",
+    "who was i?",
+    "[what|which] name did i [write|type|mention|have][| before| earlier| first| at the start]?",
+    "do you still know [me|who i am|my name]?",
+    "[and|so] [what about me|my name|who am i]?",
+    "[what|how] did i [call myself|introduce myself]?",
 )
 _PLUS = (
     "{a} [+|plus|and] {b}",
@@ -157,10 +163,13 @@ SUM_PATTERNS: tuple[str, ...] = (
     "[how much|how many] [are|is|do] {a} and {b} [|make|together]?",
     "[what do|what does] {a} [and|plus] {b} [make|give|equal]?",
     "{a} and {b} [makes|make|is|are|together make] [what|how much|how many]?",
-    "i have {a} [apples|coins|books|cats|euros] and [get|buy|find] {b} [more|], how many [do i have|are "
-    "there]?",
+    "i have {a} [apples|coins|books|cats|euros] and [get|buy|find] {b} [more|], how many [do i have|are there]?",
     "if [i|you] add {a} [and|to] {b}, what [do i|do you] get?",
     "can you [add up|work out|calculate|do] {a} [+|plus] {b}?",
+    "[i need|i want|we need|let me have] the [sum|total] of {a} and {b}",
+    "what [would|will|does] {a} [+|plus|and] {b} [be|make|give|sum to]?",
+    "{a} [+|plus] {b}, [what is that|what do i get|how much|what does that make]?",
+    "[let us add|let's add|try] {a} [and|plus|+] {b}",
 )
 DIFFERENCE_PATTERNS: tuple[str, ...] = (
     "what is {a} [-|minus] {b}?",
@@ -178,6 +187,8 @@ DIFFERENCE_PATTERNS: tuple[str, ...] = (
     "if [i|you] take {b} [from|away from] {a}, what [is left|do i get|remains]?",
     "what is left [if i take|of {a} if i take|when i take] {b} [from {a}|away]?",
     "how much is {a} [minus|take away|less] {b}?",
+    "what [would|will|does] {a} [-|minus] {b} [be|make|give|leave]?",
+    "{a} [-|minus] {b}, [what is that|what do i get|how much|what does that make]?",
 )
 HARD_SUM_PATTERNS: tuple[str, ...] = (
     "what is {a} [*|x|times|multiplied by|divided by|/|÷|×|to the power of|modulo|percent of] {b}?",

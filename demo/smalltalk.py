@@ -65,7 +65,9 @@ TALKS: tuple[Talk, ...] = (
           "understand|good to know|tiny-chat|that is all]",
           "[thanks|thank you] for [your help|the help|the answer|that|the story|helping me|explaining|"
           "everything|your time]", "that [helped|was helpful|helps a lot][|, thanks|, thank you]",
-          "i [thank you|am grateful|appreciate it]"), weight=5),
+          "i [thank you|am grateful|appreciate it]",
+          "[thanks|thank you|cheers] [a million|a ton|loads|heaps|again|so much][| for that|, very useful|"
+          ", you are great|, that was useful|, it worked]"), weight=5),
     Talk("goodbye", "Goodbye{name}! It was nice to chat with you.",
          ("[bye|goodbye|good bye|bye bye|see you|see you later|see you soon|farewell|good night|cya|so long|"
          "see you tomorrow|take care|later|ciao]",
@@ -107,6 +109,8 @@ TALKS: tuple[Talk, ...] = (
          ("[help|help me|i need help|can you help me|please help]",
          "what can you [do|do for me|tell me|answer|help with|talk about]?", "what do you know?",
          "what [can|should|could|may] i [ask|ask you|do here|say|type]?",
+         "what [things|sort of things|topics|subjects|sort of questions] [can|could|may] i [ask|bring up|try|"
+         "ask here]?",
           "what [are you good at|are your skills|do you know about|topics do you know|questions can you "
           "answer|things do you know|can we talk about]?",
           "[how can you help me|what are you able to do|how do i use you|what now|where do i start]?",

@@ -97,7 +97,10 @@ TOPICS: tuple[Topic, ...] = (
            "how [private|safe|secure] is [this|splitllm|my prompt|it]?",
            "does my [prompt|text|data] [stay|remain] [private|at home|in my browser|on my computer|secret]?",
            "can [my prompt|my text|my input] be [recovered|read|seen|reconstructed|stolen]?",
-           "is splitting [privacy|good for privacy|a protection]?")),
+           "is splitting [privacy|good for privacy|a protection]?",
+           "[can|could|might|will] [somebody|a stranger|others|people|they|anybody] [|else ][see|read|spy on|"
+           "look at] [my words|what i say|what i wrote|what i ask|my chat|our chat|this conversation|"
+           "my questions|what i say]?")),
     Topic("cheaper", "Every block that runs in your browser is work that the server does not have to do, "
           "so one server can serve more people.",
           ("why is [it|this|splitting|splitllm|a split|that] [cheaper|cheap|less expensive]?",
@@ -110,7 +113,10 @@ TOPICS: tuple[Topic, ...] = (
            "[who|what] [saves|is saved|gains] [by|with] [splitting|splitllm|a split]?",
            "what is [splitting|splitllm] good for?",
            "what does [splitting|it|splitllm] save?", "why does [it|splitting|this] cost less?",
-           "is [it|splitting|splitllm] [cheaper|cheap]?")),
+           "is [it|splitting|splitllm] [cheaper|cheap]?",
+           "how [does|can|would] [splitting|a split|splitllm|it] [cut|lower|reduce|save] [the |][cost|costs|bill|"
+           "money]?",
+           "[why|how] is [splitting|splitllm|it] good for [the|my] [budget|bill|wallet]?")),
     Topic("faster", "It is not always faster: with a split, every token makes a round trip to the server. "
           "The planner takes care that it stays fast enough.",
           ("why is [it|this|splitting|splitllm|a split|that] [faster|fast|so fast|quick|quicker]?",

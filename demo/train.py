@@ -30,22 +30,23 @@ class TrainingPlan:
 
     seed: int = 20
     epochs: int = 1
-    tokens_per_batch: int = 2560
+    tokens_per_batch: int = 1024  # many small steps teach a small model more than few large ones
     longest: int = 700  # tokens; longer conversations are cut there
-    peak_learning_rate: float = 3e-3
+    peak_learning_rate: float = 2e-3
     final_learning_rate: float = 3e-5
     warmup_steps: int = 100
     weight_decay: float = 0.05
-    int4_from: float = 0.5  # share of the steps after which blocks are also trained as their 4-bit copies
+    int4_from: float = 0.8  # share of the steps after which blocks are also trained as their 4-bit copies
     threads: int = 2
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One conversation as token ids and labels, both of length T; a label is the id itself or ``IGNORED``."""
+    """One conversation, three lists of length T: ids, labels (the id itself or ``IGNORED``), weights of the loss."""
 
     ids: list[int]
     labels: list[int]
+    weights: list[float]
 
 
 def model_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
@@ -69,20 +70,20 @@ def model_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
     )
 
 
-def encode(
-    conversations: Sequence[Conversation], tokenizer: PreTrainedTokenizerFast, longest: int
-) -> list[Sample]:
+def encode(conversations: Sequence[Conversation], tokenizer: PreTrainedTokenizerFast, longest: int) -> list[Sample]:
     """Token ids of every conversation, with labels on what the assistant says and its end mark only."""
     samples: list[Sample] = []
     for conversation in conversations:
         text, spans = render(conversation.messages)
         encoded = tokenizer(text, return_offsets_mapping=True, truncation=True, max_length=longest)
         ids: list[int] = encoded["input_ids"]
-        labels = [
-            token if any(start <= begin and end <= stop for start, stop in spans) else IGNORED
-            for token, (begin, end) in zip(ids, encoded["offset_mapping"], strict=True)
-        ]
-        samples.append(Sample(ids, labels))
+        labels, weights = [IGNORED] * len(ids), [0.0] * len(ids)
+        for start, stop in spans:
+            said = [at for at, (begin, end) in enumerate(encoded["offset_mapping"]) if start <= begin and end <= stop]
+            for at in said:
+                # Counted by tokens alone, long boilerplate would drown the few tokens that carry a sum or a name.
+                labels[at], weights[at] = ids[at], len(said) ** -0.5
+        samples.append(Sample(ids, labels, weights))
     return samples
 
 
@@ -98,15 +99,17 @@ def batches(samples: Sequence[Sample], plan: TrainingPlan, rng: random.Random) -
     return groups
 
 
-def tensors(batch: Sequence[Sample], padding: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """ids and labels, int64[B, T], padded on the right: under a causal mask no token sees the padding."""
+def tensors(batch: Sequence[Sample], padding: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """ids and labels int64[B, T] and weights float32[B, T], padded on the right, where a causal mask hides it."""
     width = max(len(sample.ids) for sample in batch)
     ids = torch.full((len(batch), width), padding)
     labels = torch.full((len(batch), width), IGNORED)
+    weights = torch.zeros((len(batch), width))
     for row, sample in enumerate(batch):
+        weights[row, : len(sample.weights)] = torch.tensor(sample.weights)
         ids[row, : len(sample.ids)] = torch.tensor(sample.ids)
         labels[row, : len(sample.labels)] = torch.tensor(sample.labels)
-    return ids, labels
+    return ids, labels, weights
 
 
 def int4_rounded(weight: torch.Tensor) -> torch.Tensor:
@@ -151,20 +154,29 @@ def learning_rate(step: int, steps: int, plan: TrainingPlan) -> float:
     return plan.final_learning_rate + span * 0.5 * (1 + math.cos(math.pi * done))
 
 
+PLANS: tuple[TrainingPlan, ...] = (
+    TrainingPlan(),
+    TrainingPlan(seed=21, peak_learning_rate=1.2e-3, final_learning_rate=1e-5, warmup_steps=50, int4_from=0.75),
+    TrainingPlan(seed=22, peak_learning_rate=1e-3, final_learning_rate=1e-5, warmup_steps=50, int4_from=0.7),
+)
+"""One plan per phase of the corpus."""
+
+
 def train(
     conversations: Sequence[Conversation],
     tokenizer: PreTrainedTokenizerFast,
-    plan: TrainingPlan | None = None,
+    plan: TrainingPlan,
+    model: LlamaForCausalLM | None = None,
 ) -> LlamaForCausalLM:
-    """Train from scratch with progress on stderr; every weight of the model returned is a float16 value."""
-    plan = plan or TrainingPlan()
+    """Train ``model``, or a new one, with progress on stderr; every weight of what is returned is a float16 value."""
     torch.manual_seed(plan.seed)
     torch.set_num_threads(plan.threads)
     torch.use_deterministic_algorithms(True)
     rng = random.Random(plan.seed)
     samples = encode(conversations, tokenizer, plan.longest)
     schedule = [batch for _ in range(plan.epochs) for batch in batches(samples, plan, rng)]
-    model = LlamaForCausalLM(model_config(tokenizer))  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+    if model is None:
+        model = LlamaForCausalLM(model_config(tokenizer))  # type: ignore[no-untyped-call]  # transformers leaves it untyped
     model.train()
     matrices = [p for p in model.parameters() if p.dim() == 2]
     gains = [p for p in model.parameters() if p.dim() != 2]
@@ -176,12 +188,12 @@ def train(
     for step, batch in enumerate(schedule):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, len(schedule), plan)
-        ids, labels = tensors(batch, tokenizer.pad_token_id)
+        ids, labels, weights = tensors(batch, tokenizer.pad_token_id)
         blocks_in_int4 = 0
         if step >= plan.int4_from * len(schedule) and step % 2:
             blocks_in_int4 = rng.randint(1, model.config.num_hidden_layers)
         with int4_blocks(model, blocks_in_int4):
-            loss = _loss(model, ids, labels)
+            loss = _loss(model, ids, labels, weights)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves backward untyped
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -190,12 +202,14 @@ def train(
     return _rounded_to_float16(model)
 
 
-def _loss(model: LlamaForCausalLM, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Mean cross entropy in nats over the labelled tokens; only their rows go through the head."""
+def _loss(model: LlamaForCausalLM, ids: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Weighted mean cross entropy in nats over the labelled tokens; only their rows go through the head."""
     hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
     targets = labels[:, 1:]
     labelled = targets != IGNORED
-    return torch.nn.functional.cross_entropy(model.lm_head(hidden[labelled]), targets[labelled])
+    each = torch.nn.functional.cross_entropy(model.lm_head(hidden[labelled]), targets[labelled], reduction="none")
+    share = weights[:, 1:][labelled]
+    return (each * share).sum() / share.sum()
 
 
 def _rounded_to_float16(model: LlamaForCausalLM) -> LlamaForCausalLM:

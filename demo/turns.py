@@ -30,6 +30,10 @@ from demo.unknown import (
     with_article,
 )
 
+_ADJECTIVES = (
+    "fresh", "big", "small", "typical", "normal", "real", "new", "nice", "good", "beautiful", "large", "tiny",
+)  # fmt: skip
+
 LARGEST_NUMBER = 20
 """Sums and differences are known while every number, the result included, is at most this."""
 
@@ -78,9 +82,7 @@ def _capital_unknown(rng: random.Random, state: State) -> Turn:
 def _country(rng: random.Random, state: State) -> Turn:
     state.subject = None
     if rng.random() < 0.25:
-        city = rng.choice(
-            (invented_word(rng).title(), "Hamburg", "Milan", "Sydney", "Lyon", "Mumbai", "Barcelona")
-        )
+        city = rng.choice((invented_word(rng).title(), "Hamburg", "Milan", "Sydney", "Lyon", "Mumbai", "Barcelona"))
         return Turn(say(rng, questions.COUNTRY_PATTERNS, state.style, {"x": city}), REFUSAL_COUNTRY)
     country = rng.choice(tuple(CAPITALS))
     user = say(rng, questions.COUNTRY_PATTERNS, state.style, {"x": CAPITALS[country]})
@@ -90,13 +92,21 @@ def _country(rng: random.Random, state: State) -> Turn:
 def _colour(rng: random.Random, state: State) -> Turn:
     noun, other, colour = rng.choice(COLOURS)
     bare = noun.split(" ", 1)[-1]
-    asked = rng.choice((noun, noun, noun, other, f"the {bare}", bare))
+    asked = _described(rng, rng.choice((noun, noun, noun, other, f"the {bare}", bare)))
     user = _ask_table(rng, state, "colour", questions.COLOUR_PATTERNS, {"x": asked, "y": asked})
     return Turn(user, f"{noun[0].upper()}{noun[1:]} is {colour}.")
 
 
+def _described(rng: random.Random, thing: str) -> str:
+    """Sometimes with an adjective that changes nothing: "a banana" -> "a fresh banana"."""
+    article, _, noun = thing.partition(" ")
+    if article not in {"a", "an", "the"} or not noun or rng.random() > 0.15:
+        return thing
+    return f"{'the' if article == 'the' else 'a'} {rng.choice(_ADJECTIVES)} {noun}"
+
+
 def _colour_unknown(rng: random.Random, state: State) -> Turn:
-    thing = unknown_thing(rng)
+    thing = _described(rng, unknown_thing(rng))
     user = _ask_table(rng, state, "colour", questions.COLOUR_PATTERNS, {"x": thing, "y": thing})
     return Turn(user, REFUSAL_COLOUR)
 
@@ -117,19 +127,13 @@ def _sound_unknown(rng: random.Random, state: State) -> Turn:
 def _animal(rng: random.Random, state: State) -> Turn:
     state.subject = None
     if rng.random() < 0.2:
-        return Turn(
-            say(rng, questions.ANIMAL_PATTERNS, state.style, {"x": invented_word(rng)}), REFUSAL_SOUND
-        )
+        return Turn(say(rng, questions.ANIMAL_PATTERNS, state.style, {"x": invented_word(rng)}), REFUSAL_SOUND)
     animal, _, sound = rng.choice(SOUNDS)
-    user = say(
-        rng, questions.ANIMAL_PATTERNS, state.style, {"x": rng.choice((sound, sound, f"{sound} {sound}"))}
-    )
+    user = say(rng, questions.ANIMAL_PATTERNS, state.style, {"x": rng.choice((sound, sound, f"{sound} {sound}"))})
     return Turn(user, f"{with_article(animal).capitalize()} says {sound}.")
 
 
-def _ask_table(
-    rng: random.Random, state: State, subject: str, patterns: tuple[str, ...], slots: dict[str, str]
-) -> str:
+def _ask_table(rng: random.Random, state: State, subject: str, patterns: tuple[str, ...], slots: dict[str, str]) -> str:
     """A full question, or a short one such as "and Italy?" where the turn before had the same subject."""
     if state.subject == subject and rng.random() < 0.6:
         patterns = questions.FOLLOW_UP_PATTERNS
@@ -139,7 +143,7 @@ def _ask_table(
 
 
 def _numbers_as_typed(rng: random.Random, a: int, b: int) -> dict[str, str]:
-    if max(a, b) <= LARGEST_NUMBER and rng.random() < 0.2:
+    if max(a, b) <= LARGEST_NUMBER and rng.random() < 0.1:
         return {"a": NUMBER_WORDS[a], "b": NUMBER_WORDS[b]}
     return {"a": str(a), "b": str(b)}
 
@@ -183,7 +187,7 @@ def _sum_unknown(rng: random.Random, state: State) -> Turn:
 
 
 def _pick_name(rng: random.Random) -> str:
-    if rng.random() < 0.4:
+    if rng.random() < 0.5:
         return rng.choice(NAMES)
     name = invented_word(rng) if rng.random() < 0.85 else rng.choice(NAME_SYLLABLES)
     return name.capitalize()
@@ -197,9 +201,7 @@ def _tell_name(rng: random.Random, state: State) -> Turn:
     if state.asked_name and rng.random() < 0.5:
         patterns = questions.BARE_NAME_PATTERNS
     state.name, state.subject = name, None
-    return Turn(
-        say(rng, patterns, state.style, {"n": name}), f"Nice to meet you, {name}! How can I help you?"
-    )
+    return Turn(say(rng, patterns, state.style, {"n": name}), f"Nice to meet you, {name}! How can I help you?")
 
 
 def _recall_name(rng: random.Random, state: State) -> Turn:
@@ -235,9 +237,7 @@ def _open_story(rng: random.Random, state: State) -> Turn:
     noun = rng.choice(stories.OPEN_HEROES) if rng.random() < 0.75 else invented_word(rng)
     asked = expand(
         rng,
-        rng.choice(
-            (with_article(noun), with_article(noun), f"the {noun}", f"a [small|brave|big|sad] {noun}")
-        ),
+        rng.choice((with_article(noun), with_article(noun), f"the {noun}", f"a [small|brave|big|sad] {noun}")),
     )
     told = asked
     if rng.random() < 0.12:
@@ -313,14 +313,40 @@ MAKERS: dict[str, tuple[Maker, int]] = {
     "sound": (_sound, 7),
     "sound_unknown": (_sound_unknown, 4),
     "animal": (_animal, 3),
-    "sum": (_sum, 14),
-    "sum_unknown": (_sum_unknown, 6),
+    "sum": (_sum, 28),
+    "sum_unknown": (_sum_unknown, 7),
     "tell_name": (_tell_name, 7),
     "recall_name": (_recall_name, 4),
-    "story": (_story, 8),
-    "continue": (_continue, 2),
-    "talk": (_talk, 17),
-    "splitllm": (_splitllm, 22),
-    "unknown": (_unknown, 17),
+    "story": (_story, 9),
+    "continue": (_continue, 3),
+    "talk": (_talk, 13),
+    "splitllm": (_splitllm, 20),
+    "unknown": (_unknown, 14),
 }
 """Every intent with its maker and its share of the turns."""
+
+FOCUS: dict[str, int] = {
+    "capital": 6,
+    "capital_unknown": 3,
+    "country": 4,
+    "colour": 8,
+    "colour_unknown": 3,
+    "sound": 7,
+    "sound_unknown": 3,
+    "animal": 4,
+    "sum": 48,
+    "sum_unknown": 8,
+    "tell_name": 9,
+    "recall_name": 5,
+    "story": 6,
+    "continue": 4,
+    "talk": 16,
+    "splitllm": 24,
+    "unknown": 10,
+}
+"""Shares of the second phase of training: more of what a small model learns slowly, fewer refusals."""
+
+COPYING: dict[str, int] = {
+    **FOCUS, "sum": 30, "tell_name": 24, "recall_name": 8, "continue": 8, "story": 10, "talk": 20,
+}  # fmt: skip
+"""Shares of the last phase: names and stories that have to be copied letter by letter."""

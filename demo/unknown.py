@@ -22,9 +22,7 @@ from demo.grammar import expand, fill
 _KNOWN = "I know greetings, capitals, colours, animal sounds, small sums, short stories and SplitLLM."
 REFUSAL = f"I do not know that. I am a very small model; {_KNOWN}"
 REFUSAL_CAPITAL = "I do not know that capital. I am a very small model and know only some countries."
-REFUSAL_COUNTRY = (
-    "I do not know a country with that capital. I am a very small model and know only some of them."
-)
+REFUSAL_COUNTRY = "I do not know a country with that capital. I am a very small model and know only some of them."
 REFUSAL_COLOUR = "I do not know that colour. I am a very small model and know only a few things."
 REFUSAL_SOUND = "I do not know that sound. I am a very small model and know only some animals."
 REFUSAL_SUM = "I do not know that one. I am a very small model and can only add and subtract up to 20."
@@ -230,9 +228,7 @@ def unknown_thing(rng: random.Random) -> str:
     if kind < 0.6:
         return rng.choice(UNKNOWN_THINGS)
     if kind < 0.7:
-        return with_article(
-            rng.choice([animal for animal in UNKNOWN_ANIMALS if animal not in _COLOURED_ANIMALS])
-        )
+        return with_article(rng.choice([animal for animal in UNKNOWN_ANIMALS if animal not in _COLOURED_ANIMALS]))
     return with_article(invented_word(rng))
 
 
@@ -276,9 +272,7 @@ def free_question(rng: random.Random) -> str:
 
 def _fill_once(rng: random.Random, text: str) -> str:
     animal = (
-        rng.choice(UNKNOWN_ANIMALS)
-        if rng.random() < 0.7
-        else rng.choice(("cow", "dog", "cat", "lion", "sheep", "owl"))
+        rng.choice(UNKNOWN_ANIMALS) if rng.random() < 0.7 else rng.choice(("cow", "dog", "cat", "lion", "sheep", "owl"))
     )
     return fill(
         text,

@@ -48,10 +48,7 @@ def test_a_longer_corpus_begins_with_the_shorter_one() -> None:
 def test_no_held_out_user_text_occurs_in_the_training_corpus() -> None:
     groups = json.loads(HELDOUT.read_text(encoding="utf-8"))
     held_out = {
-        normalised(turn["user"])
-        for group in ("known", "unknown")
-        for entry in groups[group]
-        for turn in entry["turns"]
+        normalised(turn["user"]) for group in ("known", "unknown") for entry in groups[group] for turn in entry["turns"]
     }
     asked = {
         normalised(message.content)
