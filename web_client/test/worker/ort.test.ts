@@ -1,0 +1,58 @@
+import { beforeEach, expect, test, vi } from 'vitest';
+import type { Gpu } from '../../src/worker/gpu';
+import type { Runtime, Tensor } from '../../src/worker/ort';
+
+const created = vi.hoisted(() => [] as { extra?: unknown }[]);
+
+vi.mock('onnxruntime-web/webgpu', () => ({
+  env: { wasm: {} },
+  InferenceSession: { create: (_graph: unknown, options: { extra?: unknown }) => Promise.resolve(created.push(options)) },
+}));
+
+/** A device whose copies give `bytes`, or that is gone. */
+function gpuOf(bytes: Uint8Array | null): Gpu {
+  const copy = { mapAsync: () => (bytes === null ? Promise.reject(new Error('gone')) : Promise.resolve()), getMappedRange: () => bytes?.buffer, destroy: () => undefined };
+  const device = {
+    lost: new Promise(() => undefined),
+    createBuffer: () => copy,
+    createCommandEncoder: () => ({ copyBufferToBuffer: () => undefined, finish: () => undefined }),
+    queue: { submit: () => undefined },
+  };
+  return { device, vendor: '', architecture: '', shaderF16: false } as unknown as Gpu;
+}
+
+async function runtimeOn(gpu: Gpu | null): Promise<Runtime> {
+  vi.stubGlobal('self', { location: { origin: 'http://test' } });
+  vi.stubGlobal('GPUBufferUsage', {});
+  vi.stubGlobal('GPUMapMode', {});
+  const ort = await import('../../src/worker/ort');
+  return new ort.Runtime(gpu, 1);
+}
+
+beforeEach(() => {
+  created.length = 0;
+});
+
+test('a block on WebGPU may not fall back to the processor; one on the processor may be there', async () => {
+  const graph = { graph: new Uint8Array(0), weights: null };
+  await (await runtimeOn(gpuOf(null))).compile(graph);
+  await (await runtimeOn(null)).compile(graph);
+  expect(created.map((options) => options.extra)).toEqual([{ session: { disable_cpu_ep_fallback: '1' } }, {}]);
+});
+
+test.each([
+  ['written', Uint8Array.of(0, 0, 0, 1), true],
+  ['still clear', Uint8Array.of(0, 0, 0, 0), false],
+  ['gone with its device', null, false],
+])('a buffer of the device that is %s', async (_, bytes, found) => {
+  const tensor = { gpuBuffer: { size: 64 } } as unknown as Tensor;
+  await expect((await runtimeOn(gpuOf(bytes))).anyNonZero(tensor)).resolves.toBe(found);
+});
+
+test('values on the processor', async () => {
+  const runtime = await runtimeOn(null);
+  const tensor = (...values: number[]): Tensor => ({ data: Float32Array.from(values), size: values.length }) as unknown as Tensor;
+  await expect(runtime.anyNonZero(tensor(0, 2))).resolves.toBe(true);
+  await expect(runtime.anyNonZero(tensor(0, 0))).resolves.toBe(false);
+  await expect(runtime.anyNonZero(tensor())).resolves.toBe(false);
+});
