@@ -30,10 +30,13 @@ def build_checkpoint(folder: Path) -> int:
     _say("tokenizer")
     tokenizer = train_tokenizer(corpora[0])
     started = time.monotonic()
-    model = None
+    model, former = None, []
     for number, (corpus, plan) in enumerate(zip(corpora, PLANS, strict=True), 1):
         _say(f"phase {number} of {len(corpora)}")
+        if model is not None and plan.from_mean:
+            model.load_state_dict({name: (former[-2][name] + former[-1][name]) / 2 for name in former[-1]})
         model = train(corpus, tokenizer, plan, model)
+        former.append({name: value.clone() for name, value in model.state_dict().items()})
     if model is None:
         raise ValueError("PHASES is empty")
     _say(f"trained in {(time.monotonic() - started) / 60:.1f} min")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from demo.grammar import Style
-from demo.turns import COPYING, FOCUS, MAKERS, State, accept_or_decline
+from demo.turns import BALANCED, COPYING, FOCUS, MAKERS, State, accept_or_decline
 
 SHARES: dict[str, int] = {intent: share for intent, (_, share) in MAKERS.items()}
 
@@ -21,7 +21,12 @@ class Phase:
     shares: Mapping[str, int]
 
 
-PHASES: tuple[Phase, ...] = (Phase(45_000, 7, SHARES), Phase(32_000, 8, FOCUS), Phase(30_000, 9, COPYING))
+PHASES: tuple[Phase, ...] = (
+    Phase(45_000, 7, SHARES),
+    Phase(32_000, 8, FOCUS),
+    Phase(30_000, 9, COPYING),
+    Phase(15_000, 10, BALANCED),
+)
 
 SYSTEM_MESSAGES: tuple[str, ...] = (
     "You are tiny-chat, a friendly and very small assistant.",

@@ -38,6 +38,7 @@ class TrainingPlan:
     weight_decay: float = 0.05
     int4_from: float = 0.8  # share of the steps after which blocks are also trained as their 4-bit copies
     threads: int = 2
+    from_mean: bool = False  # begin with the mean of the two former phases, which answers better than either
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,14 @@ PLANS: tuple[TrainingPlan, ...] = (
     TrainingPlan(),
     TrainingPlan(seed=21, peak_learning_rate=1.2e-3, final_learning_rate=1e-5, warmup_steps=50, int4_from=0.75),
     TrainingPlan(seed=22, peak_learning_rate=1e-3, final_learning_rate=1e-5, warmup_steps=50, int4_from=0.7),
+    TrainingPlan(
+        seed=23,
+        peak_learning_rate=6e-4,
+        final_learning_rate=1e-5,
+        warmup_steps=50,
+        int4_from=0.75,
+        from_mean=True,
+    ),
 )
 """One plan per phase of the corpus."""
 

@@ -349,4 +349,25 @@ FOCUS: dict[str, int] = {
 COPYING: dict[str, int] = {
     **FOCUS, "sum": 30, "tell_name": 24, "recall_name": 8, "continue": 8, "story": 10, "talk": 20,
 }  # fmt: skip
-"""Shares of the last phase: names and stories that have to be copied letter by letter."""
+"""Shares of the third phase: names and stories that have to be copied letter by letter."""
+
+BALANCED: dict[str, int] = {
+    "capital": 8,
+    "capital_unknown": 4,
+    "country": 5,
+    "colour": 8,
+    "colour_unknown": 3,
+    "sound": 9,
+    "sound_unknown": 4,
+    "animal": 4,
+    "sum": 26,
+    "sum_unknown": 7,
+    "tell_name": 16,
+    "recall_name": 8,
+    "story": 7,
+    "continue": 8,
+    "talk": 22,
+    "splitllm": 26,
+    "unknown": 14,
+}
+"""Shares of the last phase: everything once more."""
