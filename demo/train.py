@@ -208,7 +208,7 @@ def train(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         progress.report(step + 1, loss.item())
-    return _rounded_to_float16(model)
+    return rounded_to_float16(model)
 
 
 def _loss(model: LlamaForCausalLM, ids: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -221,7 +221,7 @@ def _loss(model: LlamaForCausalLM, ids: torch.Tensor, labels: torch.Tensor, weig
     return (each * share).sum() / share.sum()
 
 
-def _rounded_to_float16(model: LlamaForCausalLM) -> LlamaForCausalLM:
+def rounded_to_float16(model: LlamaForCausalLM) -> LlamaForCausalLM:
     """The model with float32 weights that float16 holds exactly, so the saved file loses nothing."""
     with torch.no_grad():
         for parameter in model.parameters():
