@@ -66,6 +66,11 @@ class ChatPage:
     def articles(self, name: str) -> Locator:
         return self.log.get_by_role("article", name=name)
 
+    def begin_anew(self) -> None:
+        """New chat, and wait until the page has forgotten the old one."""
+        self.new_chat.click()
+        expect(self.articles("You")).to_have_count(0)
+
     def start(self, question: str) -> Locator:
         """Ask; returns the article in which the answer will grow."""
         before = self.articles("Assistant").count()

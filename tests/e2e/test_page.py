@@ -64,8 +64,7 @@ def test_stop_ends_an_answer_and_the_next_one_comes(open_page: OpenPage) -> None
 def test_new_chat_forgets(open_page: OpenPage) -> None:
     chat = open_page(split=0)
     chat.ask("Hi, my name is Alice.")
-    chat.new_chat.click()
-    expect(chat.articles("You")).to_have_count(0)
+    chat.begin_anew()
     expect(chat.message).to_be_focused()
     assert "Alice" not in chat.ask("What is my name?")
 

@@ -21,7 +21,7 @@ def test_text_equals_transformers(
 ) -> None:
     chat = open_page(split=split, backend=backend, **EXACT)
     for prompt in PROMPTS:
-        chat.new_chat.click()
+        chat.begin_anew()
         assert chat.ask(prompt) == transformers_texts[prompt], f"{backend}, split {split}, prompt {prompt!r}"
     told = chat.diagnostics()
     assert told["split"] == split
@@ -45,7 +45,7 @@ def test_text_equals_transformers(
 def test_float16_activations_give_the_same_text(open_page: OpenPage, transformers_texts: dict[str, str]) -> None:
     chat = open_page(split=3, backend="webgpu", **{**EXACT, "wire": "float16"})
     for prompt in PROMPTS[:4]:
-        chat.new_chat.click()
+        chat.begin_anew()
         assert chat.ask(prompt) == transformers_texts[prompt]
 
 
