@@ -17,7 +17,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Browser tests come last: Playwright's synchronous API keeps an event loop running, which async tests cannot bear."""
+    """Browser tests come last: Playwright's synchronous API keeps a loop running, which async tests cannot bear."""
     items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
 
 
