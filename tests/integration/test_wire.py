@@ -143,8 +143,10 @@ async def test_a_malformed_frame_ends_the_connection(server: ServerProcess, sent
 
 async def test_a_message_over_the_limit_ends_the_connection(server: ServerProcess) -> None:
     async with peer(server, HELLO) as bad:
-        await bad.say(b"\x00" * (2 << 20))
-        assert await bad.ends() == 1009
+        with contextlib.suppress(websockets.ConnectionClosed):
+            await bad.say(b"\x00" * (2 << 20))
+        # What the server did not read makes TCP reset the connection, which may overtake the close frame.
+        assert await bad.ends() in (1009, 1006)
     await is_well(server)
 
 
