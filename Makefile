@@ -56,7 +56,7 @@ $(VENV)/.serve: pyproject.toml constraints.txt
 $(VENV)/.full: pyproject.toml constraints.txt
 	@test -x $(BIN)/pip || { rm -rf $(VENV); $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }; }
 	@echo "Installing server, exporter and test tools into $(VENV) (a few minutes the first time) …"
-	@$(PIP) -e '.[cpu,export,test,dev]'
+	@$(PIP) -e '.[cpu,export,bench,test,dev]'
 	@touch $@ $(VENV)/.serve
 
 web_client/node_modules/.installed: web_client/package.json web_client/package-lock.json
