@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .sampler import sample
-from .types import FinishReason, Float32Array, SamplingParams
+from .sampler import log_probabilities, sample
+from .types import FinishReason, Float32Array, Logprobs, SamplingParams
 
 #: A character takes at most four bytes, and a byte-level token holds at least one.
 _TOKENS_PER_CHARACTER = 4
@@ -23,16 +23,18 @@ class Drawn:
     finish: FinishReason | None = None
     stop_string: str | None = None
     ends_silently: bool = False
+    logprobs: Logprobs | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TokenDrawn:
-    """A token of an answer; `position` is its place in the conversation."""
+    """A token of an answer; `position` is its place in the conversation, `logprobs` is set where asked for."""
 
     session: str
     turn: int
     position: int
     token: int
+    logprobs: Logprobs | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +65,12 @@ class Generation:
         seen_ids: Sequence[int] = (),
         decode: Callable[[Sequence[int]], str] | None = None,
         generator: np.random.Generator | None = None,
+        top_logprobs: int | None = None,
     ) -> None:
-        """`decode` turns ids into text and is needed with `stop`; `generator` is needed when temperature is above 0."""
+        """`decode` turns ids into text and is needed with `stop`; `generator` is needed when temperature is above 0.
+
+        `top_logprobs` asks for log-probabilities: of the token drawn and of so many alternatives; None for none at all.
+        """
         if stop and decode is None:
             raise ValueError("stop strings need a decoder")
         self._sampling = sampling
@@ -78,6 +84,7 @@ class Generation:
         #: further back than any stop string reaches. Some tokenizers spoil a whole text that starts within a character.
         self._text_start = self._next_start = 0
         self._generator = generator
+        self._top_logprobs = top_logprobs
         self.tokens: list[int] = []
 
     def draw(self, logits: Float32Array) -> Drawn:
@@ -88,12 +95,13 @@ class Generation:
         self.tokens.append(token)
         if self._sampling.repetition_penalty != 1:
             self._seen.add(token)
+        logprobs = None if self._top_logprobs is None else log_probabilities(logits, token, self._top_logprobs)
         stop_string = self._found_stop_string()
         if stop_string is not None:
-            return Drawn(token, FinishReason.STOP_STRING, stop_string)
+            return Drawn(token, FinishReason.STOP_STRING, stop_string, logprobs=logprobs)
         if len(self.tokens) >= self._max_tokens:
-            return Drawn(token, FinishReason.LENGTH)
-        return Drawn(token)
+            return Drawn(token, FinishReason.LENGTH, logprobs=logprobs)
+        return Drawn(token, logprobs=logprobs)
 
     def _found_stop_string(self) -> str | None:
         """The stop string that the newest token completed; of several, the one that begins first."""

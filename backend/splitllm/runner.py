@@ -12,6 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from .engines.base import Engine
 from .generation import Event, Generation
 from .scheduler import Scheduler
 from .slots import Move
+from .work import Batch
 
 log = logging.getLogger(__name__)
 
@@ -27,16 +29,39 @@ EventHandler = Callable[[Event], None]
 _Command = Callable[[], None]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Tick:
+    """What one tick ran, for those who watch: `sessions` names the session of each of `batch.works`.
+
+    engine_s: seconds in the engine's `run`. total_s: with scheduling before and sampling after it.
+    """
+
+    batch: Batch
+    sessions: list[str]
+    engine_s: float
+    total_s: float
+
+
 class Runner:
     """Owns one engine, its scheduler and its thread."""
 
-    def __init__(self, engine: Engine, *, on_fault: Callable[[BaseException], None] | None = None) -> None:
-        """`on_fault` is called on the loop when the engine's thread dies; sessions can then not go on."""
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        on_fault: Callable[[BaseException], None] | None = None,
+        on_tick: Callable[[Tick], None] | None = None,
+    ) -> None:
+        """Both are called on the loop.
+
+        `on_fault` is called when the engine's thread dies; sessions can then not go on. `on_tick` is called after each
+        tick that ran something, before that tick's events are delivered.
+        """
         self.engine = engine
         self._scheduler = Scheduler(engine.rows, engine.spec.blocks)
         self._commands: queue.SimpleQueue[_Command | None] = queue.SimpleQueue()
         self._handlers: dict[str, EventHandler] = {}
-        self._on_fault = on_fault
+        self._on_fault, self._on_tick = on_fault, on_tick
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self.fault: BaseException | None = None
@@ -141,13 +166,23 @@ class Runner:
 
     def _tick(self) -> bool:
         """One tick; returns whether anything ran, so that there may be more."""
+        begun = time.perf_counter()
         self._deliver(self._scheduler.end_cancelled())
         batch, sessions = self._scheduler.schedule(_now_ms())
         if not sessions:
             return False
+        run_begun = time.perf_counter()
         logits = self.engine.run(batch)
-        self._deliver(self._scheduler.complete(batch, sessions, logits))
+        run_ended = time.perf_counter()
+        events = self._scheduler.complete(batch, sessions, logits)
+        self._report(Tick(batch, sessions, run_ended - run_begun, time.perf_counter() - begun))
+        self._deliver(events)
         return True
+
+    def _report(self, tick: Tick) -> None:
+        on_tick = self._on_tick
+        if on_tick is not None:
+            self._call(lambda: on_tick(tick))
 
     def _close(self, session: str) -> None:
         self.engine.clear(self._scheduler.row(session))

@@ -10,7 +10,7 @@ from collections.abc import Collection
 import numpy as np
 
 from .errors import TurnError
-from .types import Float32Array, FloatArray, SamplingParams
+from .types import Float32Array, FloatArray, Logprobs, SamplingParams
 
 
 def check_sampling(params: SamplingParams) -> None:
@@ -55,6 +55,25 @@ def sample(
     cumulative = np.cumsum(probabilities)
     drawn = generator.random() * cumulative[-1]
     return int(np.searchsorted(cumulative, drawn, side="right").clip(0, len(cumulative) - 1))
+
+
+def log_probabilities(logits: Float32Array, token: int, top: int) -> Logprobs:
+    """Log-probabilities of one token and of the `top` likeliest; equal ones come by token id.
+
+    Args:
+        logits: float32[vocab_size], as the model gave them; not changed.
+        token: the token drawn.
+        top: how many alternatives to give, 0 for none; at most vocab_size.
+    """
+    scores = logits.astype(np.float64)
+    scores -= scores.max()
+    scores -= np.log(np.exp(scores).sum())
+    likeliest: np.ndarray = np.empty(0, np.int64)
+    if top > 0:
+        border = np.partition(scores, -top)[-top]
+        likely = np.flatnonzero(scores >= border)  # ascending ids, so that a stable sort leaves ties in their order
+        likeliest = likely[np.argsort(-scores[likely], kind="stable")][:top]
+    return Logprobs(float(scores[token]), tuple((int(i), float(scores[i])) for i in likeliest))
 
 
 def _penalised(logits: Float32Array, penalty: float, seen: Collection[int]) -> FloatArray:

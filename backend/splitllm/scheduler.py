@@ -160,7 +160,7 @@ class Scheduler:
         drawn = generation.draw(scores)
         if drawn.ends_silently:
             return [self._end(session, stream, FinishReason.STOP)]
-        events: list[Event] = [TokenDrawn(session, stream.turn, stream.length, drawn.token)]
+        events: list[Event] = [TokenDrawn(session, stream.turn, stream.length, drawn.token, drawn.logprobs)]
         if drawn.finish is not None:
             events.append(self._end(session, stream, drawn.finish, drawn.stop_string))
         elif stream.split == 0:

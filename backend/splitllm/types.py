@@ -76,6 +76,17 @@ class SamplingParams:
 
 
 @dataclass(frozen=True, slots=True)
+class Logprobs:
+    """Natural-log probabilities at one position, by the model's own distribution (before temperature and cuts).
+
+    chosen: that of the token drawn. top: (token, log-probability) of the likeliest tokens, likeliest first.
+    """
+
+    chosen: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ClientReport:
     """What a client says it can do (PROTOCOL.md, `open` and `report`).
 

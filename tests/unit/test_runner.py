@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from splitllm.engines.fake import FakeEngine
 from splitllm.generation import Event, Generation, TokenDrawn, TurnEnded
-from splitllm.runner import Runner
+from splitllm.runner import Runner, Tick
 from splitllm.slots import Move
 from splitllm.types import FinishReason, Float32Array, ModelSpec, SamplingParams
 from splitllm.work import Batch
@@ -282,3 +282,28 @@ async def test_a_handler_that_fails_takes_no_event_from_another(runner: Runner) 
     ask(runner, "healthy", 10)
     tokens, _ = await healthy.answer()
     assert tokens == answer_alone([3, 5, 7], 10)
+
+
+async def test_who_watches_hears_of_each_tick_before_its_events() -> None:
+    heard: list[object] = []
+    runner = Runner(FakeEngine(SPEC, rows=3, capacity=64), on_tick=heard.append)
+    runner.start()
+    inbox = Inbox()
+
+    def handler(event: Event) -> None:
+        heard.append(event)
+        inbox(event)
+
+    runner.open("a", 0, handler)
+    ask(runner, "a", 3)
+    await inbox.answer()
+    await runner.stop()
+    kinds = ["tick" if isinstance(item, Tick) else type(item).__name__ for item in heard]
+    assert kinds == ["tick", "TokenDrawn"] * 3 + ["TurnEnded"]
+    ticks = [item for item in heard if isinstance(item, Tick)]
+    assert [(tick.sessions, [work.tokens for work in tick.batch.works]) for tick in ticks] == [
+        (["a"], [3]),
+        (["a"], [1]),
+        (["a"], [1]),
+    ]
+    assert all(0 <= tick.engine_s <= tick.total_s for tick in ticks)

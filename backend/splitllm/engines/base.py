@@ -10,6 +10,9 @@ import abc
 import itertools
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..slots import Move
 from ..types import BlockTimes, Float32Array, ModelSpec
 from ..work import Batch
@@ -21,6 +24,9 @@ class Engine(abc.ABC):
     spec: ModelSpec
     rows: int
     capacity: int  # positions a row can hold
+    #: Seconds spent so far, float64[2, blocks + 1]: in prefill and in decode, for each block and, last, the head.
+    #: The engine's thread adds to it and anybody may read it.
+    stage_seconds: NDArray[np.float64]
 
     @abc.abstractmethod
     def run(self, batch: Batch) -> Sequence[Float32Array | None]:

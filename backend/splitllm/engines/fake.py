@@ -23,6 +23,7 @@ class FakeEngine(Engine):
     def __init__(self, spec: ModelSpec, rows: int, capacity: int) -> None:
         self.spec, self.rows, self.capacity = spec, rows, capacity
         self.batches: list[Batch] = []
+        self.stage_seconds = np.zeros((2, spec.blocks + 1))
         self._memory = np.zeros((rows, capacity), np.float64)
 
     def run(self, batch: Batch) -> Sequence[Float32Array | None]:

@@ -196,6 +196,7 @@ class OnnxEngine(Engine):
         self._blocks = OnnxBlocks(bundle, Span(0, self.spec.blocks), rows=rows, capacity=capacity, threads=threads)
         self._head = _load(bundle.head(), _session_options(threads))
         self._embedding = bundle.embedding()
+        self.stage_seconds = np.zeros((2, self.spec.blocks + 1))
         #: Positions that each row holds; tells where an idle row may be written to without harm.
         self._lengths = np.zeros(rows, np.int32)
         #: Highest length a row ever had since it was cleared: what clear() must overwrite.
@@ -211,7 +212,10 @@ class OnnxEngine(Engine):
         result: list[Float32Array | None] = [None] * len(last)
         if wanted:
             states = np.stack([last[i] for i in wanted])[:, None]
+            begun = time.perf_counter()
             logits = self._head.run(["logits"], {"hidden_states": states})[0]
+            of_prefill = sum(i < len(batch.prefill) for i in wanted) / len(wanted)
+            self.stage_seconds[:, -1] += (time.perf_counter() - begun) * np.array([of_prefill, 1 - of_prefill])
             for row, i in enumerate(wanted):
                 result[i] = logits[row, 0]
         return result
@@ -261,7 +265,9 @@ class OnnxEngine(Engine):
         states = self._input(work)[None]
         lengths = np.array([work.position + work.tokens], np.int32)
         for block in range(work.split, self.spec.blocks):
+            begun = time.perf_counter()
             states = self._blocks.run(block, states, work.row, lengths)
+            self.stage_seconds[0, block] += time.perf_counter() - begun
         self._note(work.row, int(lengths[0]))
         return np.asarray(states[0, -1])
 
@@ -281,8 +287,10 @@ class OnnxEngine(Engine):
         for block in range(self.spec.blocks):
             while joined < len(by_row) and by_row[joined].split <= block:
                 joined += 1
+            begun = time.perf_counter()
             for first, end in self._runs(by_row[:joined]):
                 states[first:end] = self._blocks.run(block, states[first:end], first, lengths[first:end])
+            self.stage_seconds[1, block] += time.perf_counter() - begun
         for work in by_row:
             self._note(work.row, work.position + 1)
         return [states[work.row, 0] for work in works]
