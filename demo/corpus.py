@@ -22,10 +22,10 @@ class Phase:
 
 
 PHASES: tuple[Phase, ...] = (
-    Phase(45_000, 7, SHARES),
-    Phase(32_000, 8, FOCUS),
-    Phase(30_000, 9, COPYING),
-    Phase(15_000, 10, BALANCED),
+    Phase(52_000, 7, SHARES),
+    Phase(34_000, 8, FOCUS),
+    Phase(34_000, 9, COPYING),
+    Phase(24_000, 10, BALANCED),
 )
 
 SYSTEM_MESSAGES: tuple[str, ...] = (
@@ -77,7 +77,7 @@ def _cut(rng: random.Random, answer: str) -> tuple[str, str]:
     words = answer.split(" ")
     at = rng.randrange(2, len(words) - 1)
     shown = " ".join(words[:at])
-    if rng.random() < 0.3:
+    if rng.random() < 0.6:  # tokens are short, so most answers are stopped inside a word
         shown += " " + words[at][: rng.randint(0, len(words[at]) - 1)]
     return shown, " ".join(words[at:])
 
@@ -103,7 +103,7 @@ def conversation(rng: random.Random, shares: Mapping[str, int]) -> Conversation:
         turn = maker(rng, state)
         answer, trained = turn.answer, True
         state.cut = None
-        cut_chance = {"story": 0.45, "offered_story": 0.4, "continue": 0.2, "splitllm": 0.04}.get(intent, 0.0)
+        cut_chance = {"story": 0.55, "offered_story": 0.5, "continue": 0.2, "splitllm": 0.04}.get(intent, 0.0)
         if len(answer.split(" ")) >= 8 and rng.random() < cut_chance:
             answer, state.cut = _cut(rng, answer)
             trained = False  # its end is not one that the model should learn

@@ -140,12 +140,35 @@ NAMES: tuple[str, ...] = (
     "Meg", "Tim", "Dan", "Joe", "Sue", "Pat", "Ian", "Roy", "Eve", "Amy", "Ali", "Li", "Yusuf", "Ming",
     "Akira", "Sakura", "Tariq", "Leila", "Mateo", "Sofia", "Lucas", "Camila", "李雷", "美咲", "Мария", "Иван",
     "민준", "محمد", "Дмитрий", "王伟", "さくら", "Ελένη",
+    "Abigail", "Adaeze", "Adrian", "Agnieszka", "Ahmed", "Aiko", "Alejandro", "Alfie", "Amara", "Amelia",
+    "Ananya", "Anders", "Andrea", "Anja", "Antonio", "Anwar", "Aoife", "Archibald", "Arjun", "Arthur",
+    "Astrid", "Aurora", "Ayumi", "Azadeh", "Bartholomew", "Beatrice", "Bilal", "Birgit", "Blessing",
+    "Boris", "Brigitte", "Bronwyn", "Caleb", "Carlos", "Cecilia", "Chidi", "Chiara", "Chukwuemeka", "Ciara",
+    "Connor", "Cyrus", "Daphne", "Darius", "Desmond", "Dimitra", "Dolores", "Dwayne", "Ebba", "Edith",
+    "Eduardo", "Efua", "Eitan", "Emeka", "Emil", "Enzo", "Esther", "Eszter", "Eugene", "Farah", "Fernando",
+    "Filip", "Florence", "Francesca", "Freya", "Fumiko", "Gareth", "Gemma", "Giovanni", "Gizem", "Gustav",
+    "Guadalupe", "Gwendolyn", "Hamza", "Harriet", "Hassan", "Heidi", "Henrik", "Hussein", "Ibrahim", "Igor",
+    "Imani", "Ingrid", "Isaac", "Ivy", "Jacqueline", "Jakub", "Jasmine", "Javier", "Jens", "Jiho",
+    "Joaquin", "Johanna", "Jonathan", "Joyce", "Juanita", "Kaito", "Katarzyna", "Keanu", "Khalid", "Kwame",
+    "Lakshmi", "Layla", "Liam", "Lindiwe", "Ludwig", "Luna", "Magdalena", "Malik", "Margaret", "Marcel",
+    "Matthew", "Miguel", "Miriam", "Mpho", "Nadia", "Naomi", "Nguyen", "Niamh", "Nikolai", "Noor", "Nkechi",
+    "Oksana", "Olga", "Olumide", "Otto", "Owen", "Padma", "Pedro", "Penelope", "Philippa", "Piotr", "Priya",
+    "Qasim", "Rajesh", "Rebecca", "Rhys", "Rohan", "Rosalind", "Rupert", "Ruth", "Samantha", "Santiago",
+    "Saoirse", "Selma", "Shanice", "Sibusiso", "Siobhan", "Solveig", "Svetlana", "Takeshi", "Tatiana",
+    "Theodora", "Thomas", "Tunde", "Ulrich", "Vanessa", "Vikram", "Vivian", "Wanjiru", "Wilhelmina",
+    "Winston", "Wojciech", "Xiomara", "Xochitl", "Yasmin", "Yevgenia", "Yolanda", "Youssef", "Yvonne",
+    "Zachary", "Zeynep", "Zhang", "Zsofia", "Constantinos", "Balakrishnan",
 )  # fmt: skip
 
 NAME_SYLLABLES: tuple[str, ...] = (
     "ba", "ri", "no", "ka", "le", "mi", "tor", "an", "el", "vi", "sa", "du", "jo", "fen", "wil", "mar",
     "ek", "osh", "ty", "gra", "ham", "ber", "na", "lo", "phi", "que", "ster", "ya", "zu", "rin", "dor",
     "cha", "ho", "ul", "ig", "be", "ro", "th", "wen", "il", "bra", "cor", "den", "fay", "gus",
+    "ab", "ad", "ai", "al", "am", "ar", "as", "ay", "bel", "bo", "car", "ce", "cy", "da", "di", "dra", "ed",
+    "en", "er", "fa", "fi", "flo", "gi", "gor", "gwen", "han", "hil", "in", "is", "ja", "je", "ki", "kwa",
+    "la", "lei", "lu", "ma", "mo", "mu", "ne", "ni", "nu", "oh", "ol", "or", "pa", "pe", "pi", "ra", "ru",
+    "san", "sha", "shi", "si", "sol", "su", "ta", "te", "ti", "tri", "un", "va", "vo", "wa", "xi", "yo",
+    "yu", "zo", "zel",
 )  # fmt: skip
 
 NUMBER_WORDS: tuple[str, ...] = (

@@ -27,11 +27,29 @@ CAPITAL_PATTERNS: tuple[str, ...] = (
     "can you name the capital of {x}?",
     "{x}: what is [the|its] capital?",
     "in {x}, what is the capital?",
+    "[any idea|any clue|do you happen to know] what the capital of {x} [is|might be|is called]?",
+    "[mind telling me|would you mind telling me|could you remind me] what {x}'s capital is?",
+    "i was hoping [you could|you might] [tell me|name] the capital of {x}",
+    "[which|what] city [serves as|acts as|counts as] [the |]capital [of|for] {x}?",
+    "[i can never remember|it slipped my mind|i am not sure] [what|which city] the capital of {x} is",
+    "[i bet you know|surely you know|you must know] {x}'s capital",
+    "if i [travel|fly|drive] to {x}, [which|what] city is the capital [|there]?",
+    "[quiz time|trivia|geography quiz|geography]: [the |]capital of {x}[|?]",
+    "the capital city of {x} goes by [what|which] name?",
+    "[how is|what do you call|what do they call|what do people call] the capital of {x}[| called]?",
+    "any chance you [know|could tell me|remember] the capital of {x}?",
+    "[let me know|fill me in on|i'm after|i'm searching for|we need] the capital of {x}",
+    "a [question|word] about {x}: [which|what] is its capital?",
+    "talking of {x}, what's the capital there?",
+    "my [crossword|teacher|map|quiz] asks for the capital of {x}",
 )
 FOLLOW_UP_PATTERNS: tuple[str, ...] = (
     "[and|what about|how about|and what about|now|then|and for|and of|also|ok, and] {x}?",
     "[and|what about|how about] {x} [then|now]?",
     "{x}?",
+    "[same|same question|the same|and the same] for {x}[|?]",
+    "[next|try|then take|or] {x}",
+    "[what of|what if i say|and when it comes to|and in the case of] {x}?",
 )
 COUNTRY_PATTERNS: tuple[str, ...] = (
     "[which|what] country has the capital {x}?",
@@ -43,6 +61,14 @@ COUNTRY_PATTERNS: tuple[str, ...] = (
     "[what|which] country does the capital {x} belong to?",
     "the city {x} is the capital of [which|what] country?",
     "the capital {x} [is in|belongs to] [which|what] country?",
+    "[name|tell me|give me|i need] the country whose capital is {x}",
+    "[any idea|mind telling me|do you happen to know] [which|what] country has {x} as its capital?",
+    "{x} is a capital, but of [what|which country|which land]?",
+    "whose capital is {x}?",
+    "{x} is [which|what] country's capital?",
+    "[which|what] [land|nation|state] has its capital in {x}?",
+    "[where|in which country|in what country] is {x} the capital?",
+    "if {x} is the capital, [which|what] [is the country|country are we in|country do you mean]?",
 )
 COLOUR_PATTERNS: tuple[str, ...] = (
     "what [colour|color] is {x}?",
@@ -60,6 +86,18 @@ COLOUR_PATTERNS: tuple[str, ...] = (
     "how would you describe the [colour|color] of {x}?",
     "if i [look at|see|draw] {x}, [what|which] [colour|color] is it?",
     "does {x} have a [colour|color]?",
+    "[any idea|any clue|mind telling me|do you happen to know] [what|which] [colour|color] {x} [is|has|might be]?",
+    "[i wonder|i forgot|i never noticed|i can't recall] [what|which] [colour|color] {x} [is|has]",
+    "[colour|color] [quiz|check|question]: {x}[|?]",
+    "is there a [typical|usual|natural] [colour|color] for {x}?",
+    "[which|what] [crayon|paint|pencil|marker] [do i need|should i pick|would you use|is right] for {x}?",
+    "in [what|which] [colour|color] [should i draw|would you draw|does one paint|do i see] {x}?",
+    "[colour-wise|as for colour|speaking of colours], what is {x}?",
+    "[what|which] [shade|hue|tint] [is|has] {x}?",
+    "[pick|choose|find] the right [colour|color] for {x}",
+    "when [you|people] [think of|look at|imagine] {x}, what [colour|color] [comes to mind|do you see|is it]?",
+    "my [child|niece|kid] asks [what|which] [colour|color] {x} is",
+    "{x} [would be|must be|is usually|tends to be] [what|which] [colour|color]?",
 )
 SOUND_PATTERNS: tuple[str, ...] = (
     "what [sound|noise] does {a} make?",
@@ -83,6 +121,20 @@ SOUND_PATTERNS: tuple[str, ...] = (
     "[mimic|play|act like|pretend to be] {a}",
     "[can you|could you|try to|] [imitate|mimic] {p}",
     "[let me hear|show me how] {a} [sounds|talks|goes|speaks]",
+    "[any idea|mind telling me|do you happen to know] what [sound|noise] [{a} makes|{p} make]?",
+    "[i wonder|i forgot|teach me|i'd like to know] what [sound|noise] {a} makes",
+    "what kind of [sound|noise] [does {a} make|do {p} make|comes out of {a}]?",
+    "animal [sounds|noises|quiz]: [{a}|{p}]",
+    "{p}, [what do they say|how do they sound|what noise do they make]?",
+    "when {a} [opens its mouth|calls|is hungry|wakes up], what [do you hear|comes out|does it say]?",
+    "old macdonald had {a}, what did it say?",
+    "which word [imitates|describes|stands for] the [sound|noise] of {a}?",
+    "the [call|cry|voice] of {a}[|?| is what?]",
+    "[let's hear|give us|do] your best {x} [sound|noise|impression]",
+    "[{a}|{p}] [sounds|sound] [like what|how]?",
+    "{a} makes [which|what] [sound|noise]?",
+    "in a [picture book|children's song|cartoon], what does {a} say?",
+    "how [do you|does one|would you] [write|spell|imitate] the [sound|noise] of {a}?",
 )
 ANIMAL_PATTERNS: tuple[str, ...] = (
     "[which|what] animal [says|goes|makes] {x}?",
@@ -93,6 +145,15 @@ ANIMAL_PATTERNS: tuple[str, ...] = (
     "i hear {x}, [who|what|which animal] is it?",
     "[what|who] is it that says {x}?",
     "{x} is the [sound|noise] of [what|which] animal?",
+    "[name|tell me|give me|i need] an animal that [goes|says] {x}",
+    "[what|which] [creature|beast] [goes|says|makes the sound] {x}?",
+    "something [goes|went|said] {x} [outside|in the barn|in my garden|last night], [what was it|which "
+    "animal was that]?",
+    "[guess the animal|animal quiz|which animal]: {x}[|?]",
+    "whose [sound|noise|call|voice] is {x}?",
+    "[to|with] which animal does the [sound|noise|word] {x} [belong|go]?",
+    "{x} comes from [which|what] animal?",
+    "[any idea|mind telling me|do you happen to know] [which|what] animal [goes|says] {x}?",
 )
 NAME_PATTERNS: tuple[str, ...] = (
     "[|hi, |hello, |hey, |hello! |hi |good morning, ]my name is {n}",
@@ -106,23 +167,53 @@ NAME_PATTERNS: tuple[str, ...] = (
     "[my name is|i am|i'm called|i am called|they call me] {n}",
     "{n} is my name",
     "{n} is [what they call me|what people call me|the name]",
+    "[|hi, |hello, |hey, |hello there, ]{n} here",
+    "you are [talking|speaking|chatting] [to|with] {n}",
+    "[my parents|my mum|my mother|my dad] [named|called] me {n}",
+    "[feel free to|do|you are welcome to|i'd like you to] call me {n}",
+    "[everybody knows|people know|my family knows|the world knows] me as {n}",
+    "[my first name is|my nickname is|first name|name:|user name:] {n}",
+    "[allow me to introduce myself|may i introduce myself|a short introduction]: [i am |my name is |]{n}",
+    "[make a note|write this down|keep in mind|note]: [i am|my name is|i'm] {n}",
+    "i am {n} and [i have a question|i am new here|this is my first time here|i want to try you out]",
+    "[greetings from|a quick hello from|i was named|i answer to|i was born as] {n}",
 )
 BARE_NAME_PATTERNS: tuple[str, ...] = (
     "{n}",
     "{n}, [of course|actually|and yours]",
     "[it is|it's|i am|oh,] {n}",
+    "[just|simply|well,|ah,|sure,] {n}",
+    "{n}[, that's me| is fine| will do|, if you like]",
+    "[people call me|they call me|my name is|i go by|sure, i am|ok, it's] {n}",
 )
 ACCEPT_PATTERNS: tuple[str, ...] = (
     "[yes|yes please|sure|please|please do|of course|ok|okay|yeah|i would like that|why not|go ahead]",
+    "[yep|yup|sure thing|absolutely|definitely|by all means|sounds good|you bet|gladly|certainly|oh yes|"
+    "all right then]",
+    "[i'd love that|i'd love one|let's hear it|that would be nice|yes, do|yes, tell me|do it|fire away|"
+    "yes, i would|ok, let's have it]",
 )
-DECLINE_PATTERNS: tuple[str, ...] = ("[no|no thanks|no thank you|not now|maybe later|nope|never mind]",)
+DECLINE_PATTERNS: tuple[str, ...] = (
+    "[no|no thanks|no thank you|not now|maybe later|nope|never mind]",
+    "[nah|not really|no need|not today|another time|i'd rather not|i'll pass|not right now|maybe another time|skip it]",
+    "[no, that's enough|enough stories|no more stories|no, not now|i don't feel like it|don't bother|"
+    "please don't|no stories please]",
+)
 FEELING_PATTERNS: tuple[str, ...] = (
     "[fine|good|great|well|very well|not bad|all good|ok|okay|i am fine|me too|also good|wonderful]",
+    "[fantastic|excellent|pretty good|quite well|can't complain|so far so good|couldn't be better|"
+    "brilliant|super|never better|splendid]",
+    "[i'm doing fine|doing great|i feel good|fine, thank you|good, thanks|i am well, thanks|pretty well, "
+    "thank you|really good|happy|i'm great]",
 )
 RENAME_PATTERNS: tuple[str, ...] = (
     "[actually|no|sorry|wait|oh], [my name is|i am|call me|i meant] {n}",
     "[my real name is|my name is really|please call me] {n}[| from now on| instead]",
     "i changed my name to {n}",
+    "[from now on|in future|for today], [call me|i am|my name is] {n}",
+    "[i lied|i was joking|that was a joke|correction|that was a typo], [my name is|i am|i'm called] {n}",
+    "you got [it|my name] wrong, [it is|it's|i am] {n}",
+    "[forget that name|not that name|use a different name], i am {n}",
 )
 RECALL_PATTERNS: tuple[str, ...] = (
     "what is my name?",
@@ -145,6 +236,18 @@ RECALL_PATTERNS: tuple[str, ...] = (
     "do you still know [me|who i am|my name]?",
     "[and|so] [what about me|my name|who am i]?",
     "[what|how] did i [call myself|introduce myself]?",
+    "[mind telling me|any chance you know|could you remind me] what [i'm called|i am called|my name is]?",
+    "what am i known as?",
+    "who do you think [i am|you are talking to]?",
+    "[address me|greet me|say hello to me] [by name|with my name|by my name]",
+    "[memory test|pop quiz|test|memory check]: [what is my name|who am i|my name]?",
+    "let's see [if|whether] you [remember|know|recall] [my name|who i am]",
+    "i bet you [forgot|don't know|don't remember] my name",
+    "[which|what] name [do you have for me|do you know me by|should you use for me]?",
+    "my name, do you [still |][know|remember|have] it?",
+    "[by|under] what name [do you know me|am i known|did i introduce myself]?",
+    "did you [catch|get|save|keep|note|write down] my name?",
+    "i [told you|gave you|mentioned] my name, what was it?",
 )
 _PLUS = (
     "{a} [+|plus|and] {b}",
@@ -170,6 +273,20 @@ SUM_PATTERNS: tuple[str, ...] = (
     "what [would|will|does] {a} [+|plus|and] {b} [be|make|give|sum to]?",
     "{a} [+|plus] {b}, [what is that|what do i get|how much|what does that make]?",
     "[let us add|let's add|try] {a} [and|plus|+] {b}",
+    "[any idea|mind telling me|do you happen to know|any chance you know] what {a} [+|plus|and] {b} [is|"
+    "makes|comes to]?",
+    "[i wonder|i'd like to know|i forgot] how much {a} [and|plus|+] {b} [is|makes|come to]",
+    "put {a} and {b} together, [what|how much|how many] [is that|do we have|have i got]?",
+    "there are {a} [birds|kids|cars|chairs] and {b} more [arrive|come|turn up], how many [in total|"
+    "altogether|are there now]?",
+    "my [sister|friend|brother] has {a} [pens|sweets|stamps] and i have {b}, how many [do we have|together|in all]?",
+    "{a} [increased by|and another|with] {b} [makes|is|gives] [what|how much]?",
+    "start [at|with|from] {a} and [count|go] up [by |]{b}[, where do i land|, what do i get|]?",
+    "[the |][total|sum] of {a} and {b}[|?| please]",
+    "help me [add|with|work out|calculate] {a} [+|plus] {b}",
+    "[quick maths|quick math|maths|math question|do the maths|my homework]: {a} [+|plus] {b}[|?]",
+    "i [walk|run|drive] {a} miles and then {b} more, how far [is that|did i go]?",
+    "[what is|what's] the [result|answer|outcome] of {a} [+|plus] {b}?",
 )
 DIFFERENCE_PATTERNS: tuple[str, ...] = (
     "what is {a} [-|minus] {b}?",
@@ -185,10 +302,22 @@ DIFFERENCE_PATTERNS: tuple[str, ...] = (
     "i have {a} [apples|coins|books|sweets|euros] and [lose|eat|give away|spend] {b}, how many [are left|do "
     "i have|remain]?",
     "if [i|you] take {b} [from|away from] {a}, what [is left|do i get|remains]?",
-    "what is left [if i take|of {a} if i take|when i take] {b} [from {a}|away]?",
+    "what is left [of {a} if i take {b} away|when i take {b} from {a}|if i take {b} away from {a}]?",
     "how much is {a} [minus|take away|less] {b}?",
     "what [would|will|does] {a} [-|minus] {b} [be|make|give|leave]?",
     "{a} [-|minus] {b}, [what is that|what do i get|how much|what does that make]?",
+    "[any idea|mind telling me|do you happen to know|any chance you know] what {a} [-|minus] {b} [is|makes|comes to]?",
+    "[i wonder|i'd like to know|i forgot] how much {a} [-|minus|take away] {b} [is|makes|leaves]",
+    "what remains of {a} after [taking away|removing|losing] {b}?",
+    "{a} [reduced by|decreased by|without] {b} [makes|is|gives|leaves] [what|how much]?",
+    "there are {a} [birds|people|cookies|frogs] and {b} [fly away|leave|are gone|disappear], how many "
+    "[stay|are still there|are left]?",
+    "[remove|deduct|knock off] {b} from {a}[|?]",
+    "start [at|with|from] {a} and [count|go] [down|back] [by |]{b}[, where do i land|, what do i get|]?",
+    "[quick maths|quick math|maths|math question|do the maths|my homework]: {a} [-|minus] {b}[|?]",
+    "by how much is {a} [bigger|more|larger] than {b}?",
+    "i had {a} [pounds|dollars|pens|eggs] and [spent|lost|used|broke] {b}, [how much|how many] do i "
+    "[still have|have left]?",
 )
 HARD_SUM_PATTERNS: tuple[str, ...] = (
     "what is {a} [*|x|times|multiplied by|divided by|/|÷|×|to the power of|modulo|percent of] {b}?",
@@ -200,4 +329,12 @@ HARD_SUM_PATTERNS: tuple[str, ...] = (
     "divide {a} by {b}",
     "double {a}",
     "what is half of {a}?",
+    "the [product|quotient|average|ratio] of {a} and {b}",
+    "[take|work out] {a} times {b}",
+    "how often does {b} [go|fit] into {a}?",
+    "[what is|what's|give me|calculate] the [product|quotient|average|remainder] of {a} and {b}[|?]",
+    "what is a [third|quarter|fifth|tenth] of {a}?",
+    "[triple|halve|quadruple|take a half of] {a}",
+    "[share|split] {a} [sweets|coins|apples] [among|between] {b} [kids|friends|people]",
+    "{a} [boxes|bags] with {b} [apples|eggs] in each, how many is that?",
 )

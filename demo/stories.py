@@ -137,6 +137,16 @@ STORY_PATTERNS: tuple[str, ...] = (
     "[story|story time|storytime|tale]: {hero}",
     "tell [me|us] about {hero} in a story",
     "once upon a time there was {hero}[, go on with the story|, what happened next]?",
+    "[any chance of|how about|what about|could we have|may i have|can i get|can we hear] a [|little |"
+    "short ]story [about|with] {hero}?",
+    "i was hoping [for|to hear] a [story|tale] [about|with] {hero}",
+    "[my daughter wants|my son wants|the kids want|my little one would love|we are in the mood for] a "
+    "story about {hero}",
+    "would you mind telling [me|us] a [story|tale] [about|with] {hero}?",
+    "[let's hear|surprise me with|share|narrate|begin|spin|start] a [tale|story] about {hero}",
+    "[bedtime story|fairy tale|fable|storybook tale] [with|about|starring|featuring] {hero}[, please|]",
+    "i [feel like|fancy|could do with|am in the mood for] a story [about|with] {hero}",
+    "[story|tale|one story] with {hero} in it[, please|]",
 )  # fmt: skip
 ANY_STORY_PATTERNS: tuple[str, ...] = (
     "[tell|read|write] [me |us ||my child |my son |the kids ]a [|short |little |nice |funny |good |bedtime |"
@@ -148,11 +158,25 @@ ANY_STORY_PATTERNS: tuple[str, ...] = (
     "[make up|invent|think up] a [story|tale|fairy tale] [for me|for us|for my kids|for my son|]",
     "tell me [something nice|a fairy tale|a bedtime story|any story|some story]",
     "i am bored, tell me a story",
+    "i could [use|do with] a [|nice |good ]story",
+    "[any chance of|how about|what about|fancy telling me|is there time for] a [story|tale|bedtime story]?",
+    "would you mind telling [me|us] a story?",
+    "i was hoping [for|you could tell me|to hear] a [story|tale]",
+    "[my kids want|the children would like|my daughter wants|we are all waiting for] a story",
+    "i [can't sleep|want to fall asleep|am in bed|need a break], [tell me|read me|how about] a story",
+    "got any [good |]stories [for me|for us|]?",
+    "[surprise me with|start|begin|entertain me with|spin me|let me hear] [a story|a tale|one of your "
+    "stories]",
+    "[what|which] stories [do you know|can you tell|have you got]?",
 )  # fmt: skip
 ANOTHER_STORY_PATTERNS: tuple[str, ...] = (
     "[|tell me |i want |can i have |give me ]another [one|story]",
     "[one more|one more story|next story|a different story|a new story|tell me one more]",
     "do you know another [one|story]?",
+    "[let's hear|may i hear|how about|can we have] [another|one more|a different one|a second story]?",
+    "[i liked that|i enjoyed that|that was short|not that one], [tell me another|another one|one more story]",
+    "and now [another|a different|a new] [story|one|tale]",
+    "[have you got|do you have|are there] [any more|more|any other] [stories|tales]?",
 )
 CONTINUE_PATTERNS: tuple[str, ...] = (
     "continue", "go on", "continue", "go on", "please continue", "please go on", "keep going", "carry on",
@@ -165,4 +189,13 @@ CONTINUE_PATTERNS: tuple[str, ...] = (
     "the rest please",
     "[sorry, |i pressed stop, ][continue|go on|please continue]",
     "finish [it|the story|your story|what you were saying]",
+    "proceed", "resume", "keep on", "don't leave me hanging", "[tell me|say|write|show me] more",
+    "[pick up|carry on|resume] where you [stopped|left off]",
+    "you [did not|didn't] finish[, go on|, please do|]",
+    "that was not [the end|all|everything][, continue|, go on|]",
+    "[is there more|is that all|is that the end|was that all|was that it]?",
+    "i [want|would like] to [hear|know] the [end|ending|rest]",
+    "complete [the|your] [sentence|answer|story|text]", "[you were|that was|your answer was] cut off",
+    "let's hear the [rest|end|ending]", "keep [talking|writing|telling]",
+    "what happened [in the end|after that|to them|afterwards]?",
 )  # fmt: skip

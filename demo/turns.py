@@ -187,7 +187,7 @@ def _sum_unknown(rng: random.Random, state: State) -> Turn:
 
 
 def _pick_name(rng: random.Random) -> str:
-    if rng.random() < 0.5:
+    if rng.random() < 0.4:  # most names are made up, so that copying is learned and not a list
         return rng.choice(NAMES)
     name = invented_word(rng) if rng.random() < 0.85 else rng.choice(NAME_SYLLABLES)
     return name.capitalize()

@@ -91,7 +91,7 @@ _PATTERNS: tuple[str, ...] = (
     "[what did i|what did you] [eat|do|buy|dream|say] [yesterday|last week|this morning|last year]?",
     "[solve|integrate|differentiate|factorise|simplify|prove] [x squared plus 2 x|the equation|the riemann "
     "hypothesis|x + 3 = 7|this integral|the pythagorean theorem|2x = 8]",
-    "what is the [square root|cube|logarithm|factorial|sine|half|double|prime factors] of {number}?",
+    "what is the [square root|cube|logarithm|factorial|sine|prime factors] of {number}?",
     "is {number} [a prime|prime|even|odd|bigger than {number}]?", "what is pi[| to ten digits]?",
     "count to {number}",
     "i [like|love|hate|need|bought|lost|saw|want|miss|own|sold] [{thing}|{food}|{animals}|{person}|{place}|"
@@ -117,6 +117,94 @@ _PATTERNS: tuple[str, ...] = (
     "[how|what] about [politics|the news|sports|football|lunch|dinner tonight|the stock market|the economy|"
     "{tech}|your family]?", "name [three|two|five|some|all] [{animals}|planets|rivers|countries|presidents|"
     "trees|cities in {place}|films|composers|flowers|metals|languages]",
+    "[which|what] [browser|laptop|graphics card|router|phone|password manager] is [the best|the fastest|"
+    "the safest|good for {thing}]?",
+    "how do i [clear|empty|delete] [the cache|the cookies|my history|my downloads|the trash] [in my "
+    "browser|on my phone|]?",
+    "how do i [update|change|uninstall|reinstall|close|translate] [my browser|a tab|the default browser|"
+    "my search engine|an extension]?",
+    "why [is|does] my [wifi|internet|printer|old computer|phone|game] [so slow|keep crashing|not working|"
+    "broken]?",
+    "[what does|how much does] a [web server|mail server|game server|graphics card|domain|router] cost?",
+    "how do i [restart|secure|back up|update|log in to] my [web server|mail server|minecraft server|"
+    "router|database server]?",
+    "[is|are] [online banking|my bank account|public wifi|my credit card|my house] [safe|secure|private]?",
+    "who [owns|founded|runs] [google|nvidia|apple|mozilla|microsoft|wikipedia|chrome]?",
+    "how many [tabs|browsers|servers|websites|computers] [are there|exist|does google have|can i open]?",
+    "what is a [cookie|bookmark|url|domain|vector|matrix|web server|search engine|hard disk|pixel|torrent|"
+    "keyboard layout]?",
+    "what [happens|is new] in [{place}|the sky|the world|{made}|politics]?",
+    "what is [my|your] [brother|sister|wife|husband|father|teacher|neighbour|boss|hamster|son|daughter|"
+    "grandmother]'s [|first |last ]name?",
+    "[do you know|can you guess|what was] the name of [my school|my street|{person}'s wife|the queen|the "
+    "river in {place}|the author|this song|my dog]?",
+    "what [should|could|shall] i [call|name] my [dog|cat|baby|boat|band|hamster|company|horse]?",
+    "what does the name {person} mean?", "how do you [pronounce|write] the name {person}?",
+    "what is my [last name|surname|middle name|maiden name|username|nickname at school]?",
+    "how many people live in the capital of {place}?",
+    "what is the capital of {place} [famous for|like in winter|known for]?",
+    "[who founded|when was|how old is|how big is] the capital of {place}[| built]?",
+    "how [far|long] is it from {place} to {place}?",
+    "what is the [second|oldest|most beautiful|coldest] city [in|of] {place}?",
+    "[is|was] {person} [ever in|born in|buried in|from] {place}?",
+    "what is [your|my|{person}'s] favourite [colour|color|animal|story|number|country|capital]?",
+    "how many colours [has a rainbow|are there|can {animal} see|does a printer need]?",
+    "[which|what] colours [do i mix|make] [to get green|brown|for purple|when mixed]?",
+    "why is {thing} [red|green|blue|so bright|black]?",
+    "[why|when] do {animals} [make noise|bark|sing|sleep all day|migrate|hibernate]?",
+    "how loud is {animal}?",
+    "what is the [speed of sound|speed of light|loudest animal|fastest animal|longest word|highest "
+    "number]?",
+    "what is [the moral|the title|the author|the oldest version] of [{made}|the story|the book|the fairy "
+    "tale]?",
+    "who wrote the [story|tale|book|song] [about|of] {person}?",
+    "how [many|much] [pounds|euros|dollars|yen] is [a dollar|one euro|{number} dollars|a bitcoin|{number} "
+    "euros]?",
+    "how many [grams|cups|miles|feet|seconds|minutes|inches] are in [a pound|a litre|a kilometre|a metre|"
+    "an hour|a year]?",
+    "add {food} to my [shopping list|order|basket]",
+    "[add|subtract] [my age|the tax|ten percent] [to|from] [yours|the price|my salary]",
+    "what is {place} plus {place}?", "how much tax do i [pay|owe] [in {place}|on {thing}|]?",
+    "what is {number} in [roman numerals|binary|words|hexadecimal]?",
+    "[what|which] number [comes after|is missing in|is next after] [two, four, eight|infinity|a million|a "
+    "googol]?",
+    "[any idea|any clue|do you happen to know|mind telling me] [who {person} is|where {place} is|how to "
+    "{task}|what {thing} costs|when the shop opens|why people like {food}]?",
+    "i was [hoping|wondering if] you could {request}", "any chance you could {request}?",
+    "would you mind helping me [{task}|to {task}]?",
+    "i [need|want|would like|am trying] to {task}[|, how|, any tips|, where do i start]?",
+    "[best|cheapest|nicest] [way to {task}|hotel in {place}|recipe for {food}|book about {abstract}|time "
+    "to visit {place}][|?]",
+    "[weather|news|traffic|flights|map|jobs|football results] [in {place}|for {place}|{place} today][|?]",
+    "{person}[, who is that|, born when| biography|'s birthday|: alive or dead]?",
+    "{food} [recipe|calories|for two][|?]",
+    "[is it true that|i heard that|someone said] [{person} was from {place}|{animals} can talk|{food} is "
+    "bad for you|{abstract} is a lie|{thing} can fly]",
+    "[my doctor|my teacher|my boss|my wife|a friend] [says|told me|thinks] i should [{task}|eat {food}|go "
+    "to {place}|read {made}]",
+    "what [should|shall|could] i [cook|wear|eat|do|watch|read|pack] [tonight|today|for {person}|in "
+    "{place}|tomorrow|this weekend]?",
+    "[when|what time] does [the shop|the bank|the train to {place}|the film|the sun|the museum in "
+    "{place}] [open|close|leave|start|rise|set]?",
+    "[give|lend|send|bring|get] me [{thing}|{food}|some money|a ticket to {place}]",
+    "who [is|was] the first [person|man|woman] [on the moon|in {place}|to {task}]?",
+    "[guess|calculate|estimate] [my weight|how old i am|my age|the price of {thing}|the size of {place}]",
+    "[is there|are there] [life on mars|{animals} in {place}|aliens|a cure for {abstract}|a bus to "
+    "{place}|snow in {place}]?",
+    "what [ingredients|tools|visa|clothes|vaccines] do i need for [{food}|{place}|{thing}]?",
+    "[did|has] {person} [ever |][meet|met|write|paint|visit|visited|marry] [{person}|{made}|{place}]?",
+    "how [do|did] [{animals} breathe|people live in {year}|planes fly|magnets work|they build {made}|"
+    "vaccines work|plants grow]?",
+    "[who|what] is [better|stronger|more important|older], [{person} or {person}|{animal} or {animal}|"
+    "{place} or {place}|{tech} or {tech}]?",
+    "[which|what] [river|sea|mountain|language|religion|airport] is in {place}?",
+    "i [think|believe|guess|hope] [{abstract} is important|{person} is right|it will rain|my team will "
+    "win|{place} is far away]",
+    "[remind me|wake me|call me back] [tomorrow|at seven|in an hour|on monday]",
+    "[turn|switch] [on|off|up] the [radio|heating|lights|tv|music]",
+    "[rate|review|judge|criticise] my [essay|{thing}|outfit|song|poem]",
+    "in which year [was {person} born|did {person} die|was {made} made|did the war end]?",
+    "{foreign}[|]", "{gibberish}[| please| now]", "[why|how|who is|do you|explain] {gibberish}[|?]",
 )  # fmt: skip
 
 _PLACES: tuple[str, ...] = (
