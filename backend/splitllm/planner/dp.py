@@ -10,8 +10,12 @@ no other dominates are kept. With R_i(s) the labels of stages 0..i-1 that end on
 
 and the answer is the least of R_n(client) ∪ (R_n(server) + the way home). A label is (objective, one total per
 limit that can bind); it dies when the rest of the stages must break a limit or cannot beat the best placement known
-(`bounds`). The objective is the cost, its ties decided by the lower weighted latency, and those by the placement
-that has the server at the first stage where the two differ (the least to download).
+(`bounds`). The objective is the cost, its ties decided by the lower weighted latency, and those by the placement that
+has the server at the first stage where the two differ (the least to download).
+
+Two cases need no labels, for the same answer: one cut is read off prefix sums (`one_cut`), and with up to four
+crossings all pairs of runs on the server are compared (`two_runs`). The best such pair is also where a search with
+more crossings starts.
 
 When nothing is feasible, the promise is what gives way first: the answer is the placement of least weighted latency
 (ties: lower cost, then as above) among those that keep the pins, the client's memory and the limit of crossings,
@@ -30,8 +34,10 @@ from .greedy import greedy_prefix, greedy_ratio
 from .one_cut import CutTable, is_one_cut
 from .problem import Placement, Problem
 from .search import Found, Objective, minimise
+from .two_runs import RunTable, is_two_runs
 
-#: Labels kept per stage (see `_default_cap`): with up to four crossings the front is small as a rule.
+#: Labels kept per stage (see `_default_cap`): with up to four crossings the front is small as a rule, and labels are
+#: searched only where `two_runs` cannot help.
 _FEW_CROSSINGS: Final = 4
 _FEW_CROSSINGS_CAP: Final = 20_000
 _LABEL_CAP: Final = 4000
@@ -45,7 +51,7 @@ class Solution:
 
     `gap` bounds what is lost: the optimal cost is at least `cost · (1 - gap)`; 0 where the answer is exact. It is 1
     where nothing feasible was found and the search was cut short, so that infeasibility is not proven. `labels`
-    counts the labels kept over all stages.
+    counts the labels kept over all stages (cuts or runs where these are tabulated).
     """
 
     placement: Placement
@@ -54,16 +60,16 @@ class Solution:
     labels: int
 
 
-def solve_dp(problem: Problem | Tables, *, label_cap: int | None = None, one_cut: bool = True) -> Solution:
+def solve_dp(problem: Problem | Tables, *, label_cap: int | None = None, shortcuts: bool = True) -> Solution:
     """The placement of least server cost within all limits; exact unless `gap` is above 0.
 
     `label_cap` bounds the labels kept per stage (default: 20,000 with up to four crossings, otherwise 4000, and fewer
-    beyond 100 stages or two phases); `one_cut=False` takes the general way where prefix sums would do, for the same
-    answer.
+    beyond 100 stages or two phases). One cut is read off prefix sums and up to four crossings off pairs of runs;
+    `shortcuts=False` searches labels there too, for the same answer.
     """
     tables = problem if isinstance(problem, Tables) else Tables.of(problem)
     cap = label_cap or _default_cap(tables.problem)
-    if one_cut and is_one_cut(tables.problem):
+    if shortcuts and is_one_cut(tables.problem):
         cuts = CutTable.of(tables)
         cut, feasible = cuts.best(), True
         if cut is None:
@@ -71,9 +77,16 @@ def solve_dp(problem: Problem | Tables, *, label_cap: int | None = None, one_cut
         if cut is not None:
             return Solution(cuts.placement(cut), feasible, 0.0, len(tables.problem.stages))
         return _fastest_at_all(tables, cap, Found(None, 0, True, 0))
+    known: list[Placement] = []
+    runs = RunTable.of(tables) if shortcuts else None
+    if runs is not None:
+        placement = runs.best()
+        if is_two_runs(tables.problem):
+            return _two_runs(tables, runs, placement, cap)
+        known = [] if placement is None else [placement]
 
     graph = Graph.of(tables.problem)
-    found = minimise(graph, Objective.of(tables.cost, tables.weighted), tables.limited, label_cap=cap)
+    found = minimise(graph, Objective.of(tables.cost, tables.weighted), tables.limited, label_cap=cap, known=known)
     if not found.complete:
         found = _no_worse_than_greedy(tables, found)
     if found.placement is None:
@@ -87,6 +100,13 @@ def lower_bound(tables: Tables) -> int:
     """A proven lower bound of a feasible placement's cost, in units of the cost axis, without a full search."""
     objective = Objective.of(tables.cost, tables.weighted)
     return minimise(Graph.of(tables.problem), objective, tables.limited, label_cap=_BOUND_CAP).bound
+
+
+def _two_runs(tables: Tables, runs: RunTable, best: Placement | None, cap: int) -> Solution:
+    placement = runs.fastest() if best is None else best
+    if placement is None:
+        return _fastest_at_all(tables, cap, Found(None, 0, True, 0))
+    return Solution(placement, best is not None, 0.0, len(runs.starts))
 
 
 def _default_cap(problem: Problem) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from dataclasses import replace
 from fractions import Fraction
@@ -54,8 +55,8 @@ def test_dp_and_brute_force_choose_the_same_placement(stages: int, tries: int) -
     chance = random.Random(100 + stages)
     for _ in range(tries):
         tables = Tables.of(random_problem(chance, stages, chance.randint(1, 3)))
-        for one_cut in (True, False):
-            solution = solve_dp(tables, one_cut=one_cut)
+        for shortcuts in (True, False):
+            solution = solve_dp(tables, shortcuts=shortcuts)
             assert (solution.placement, solution.feasible) == brute_force(tables)
 
 
@@ -66,7 +67,7 @@ def test_the_fast_path_equals_the_general_way_on_long_problems() -> None:
             problem = random_problem(chance, stages, 2)
             problem = replace(problem, max_crossings=2, pinned={"s0": Side.CLIENT, problem.stages[-1]: Side.SERVER})
             assert is_one_cut(problem)
-            fast, general = solve_dp(problem), solve_dp(problem, one_cut=False)
+            fast, general = solve_dp(problem), solve_dp(problem, shortcuts=False)
             assert (fast.placement, fast.feasible) == (general.placement, general.feasible)
 
 
@@ -161,8 +162,8 @@ def test_no_greedy_rule_is_better(seed: int, stages: int) -> None:
 @settings(max_examples=150, deadline=None)
 def test_a_search_cut_short_states_a_bound_that_holds(seed: int, cap: int) -> None:
     tables = Tables.of(random_problem(random.Random(seed), 8, 3))
-    exactly = solve_dp(tables, one_cut=False)
-    short = solve_dp(tables, one_cut=False, label_cap=cap)
+    exactly = solve_dp(tables, shortcuts=False)
+    short = solve_dp(tables, shortcuts=False, label_cap=cap)
     if short.feasible:
         assert exactly.feasible
         least, cost = (tables.cost.total(one.placement) for one in (exactly, short))
@@ -195,14 +196,14 @@ def chain(count: int, share: float | None, crossings: int | None, kinds: int = 1
 @pytest.mark.parametrize("count", [24, 96])
 def test_the_labels_of_a_model_of_like_stages_grow_quadratically(count: int, kinds: int, crossings: int | None) -> None:
     # Two limits on latency bind and one on memory; there are 2^count placements.
-    solution = solve_dp(chain(count, 0.5, crossings, kinds), one_cut=False)
+    solution = solve_dp(chain(count, 0.5, crossings, kinds), shortcuts=False)
     assert solution.gap == 0
     assert 0 < solution.labels <= 6 * count**2
 
 
 def test_without_a_limit_that_binds_there_is_one_label_per_side_and_stage() -> None:
     free = replace(chain(200, None, None), client_memory_limit=None)
-    assert solve_dp(free, one_cut=False).labels <= 2 * 200
+    assert solve_dp(free, shortcuts=False).labels <= 2 * 200
 
 
 def two_stages(costs: tuple[float, ...], own: tuple[float, ...], limit: float | None, **more: object) -> Problem:
@@ -284,3 +285,51 @@ def test_the_evaluation_agrees_with_the_slow_reading() -> None:
         assert chosen.crossings == reading.crossings
         assert Fraction(chosen.client_memory).limit_denominator(10**6) == reading.memory
         assert list(chosen.latency_ms.values()) == pytest.approx([float(value) for value in reading.latency])
+
+
+@given(seed=SEEDS, stages=st.integers(1, 6), crossings=st.sampled_from([None, 2, 4]))
+@settings(max_examples=80, deadline=None)
+def test_ties_go_to_the_lower_latency_and_then_to_the_server_at_the_first_difference(
+    seed: int, stages: int, crossings: int | None
+) -> None:
+    # Few different whole numbers, so that most problems have several placements of equal cost and latency.
+    chance = random.Random(seed)
+
+    def column() -> tuple[float, ...]:
+        return tuple(chance.choice((1, 2)) for _ in range(stages))
+
+    phase = Phase("all", 1, chance.randint(stages, 3 * stages), column(), column(), column(), column(), 1)
+    problem = Problem(stage_names(stages), (phase,), Link(1, 1, 1, 1), column(), max_crossings=crossings)
+    readings = {placement: read(problem, placement) for placement in itertools.product(Side, repeat=stages)}
+    feasible = [placement for placement, one in readings.items() if one.in_time and one.runnable]
+    if feasible:
+        expected = min(
+            feasible,
+            key=lambda one: (readings[one].cost, readings[one].weighted, [side is Side.CLIENT for side in one]),
+        )
+        for shortcuts in (True, False):
+            assert solve_dp(problem, shortcuts=shortcuts).placement == expected
+
+
+def stage_names(count: int) -> tuple[str, ...]:
+    return tuple(f"s{number}" for number in range(count))
+
+
+@pytest.mark.parametrize("crossings", [2, 4, 8, None])
+def test_on_long_problems_no_greedy_rule_is_better_and_looser_limits_never_cost_more(crossings: int | None) -> None:
+    chance = random.Random(17)
+    for _ in range(6):
+        problem = replace(random_problem(chance, 48, 2), max_crossings=crossings, pinned={})
+        phases = tuple(
+            replace(phase, latency_limit_ms=phase.latency_limit_ms and 1.2 * phase.latency_limit_ms)
+            for phase in problem.phases
+        )
+        solution, chosen = solved(problem)
+        loose, now = solved(replace(problem, phases=phases))
+        if solution.feasible:
+            assert loose.feasible
+            assert now.server_cost * (1 - loose.gap) <= chosen.server_cost * (1 + 1e-9)
+        for greedy in (greedy_prefix, greedy_ratio):
+            other = evaluate(problem, greedy(Tables.of(problem)))
+            if other.feasible:
+                assert chosen.server_cost <= other.server_cost * (1 + 1e-9)

@@ -259,7 +259,7 @@ def test_the_split_is_the_placement_that_the_exact_planner_finds() -> None:
         report = replace(REPORT, decode_ms=chance.uniform(1, 30), blocks_ready=chance.randint(1, 8))
         session = Session.of(SPEC, report, Sla(), 64, 12_000_000)
         problem = split_problem(SPEC, session, TIMES, LINK, rows=64, tokens=200, wire_bytes=2)
-        found = solve_dp(problem, one_cut=False)
+        found = solve_dp(problem, shortcuts=False)
         if found.feasible:
             assert plan(report).split == found.placement.count(Side.CLIENT) - 1
 
