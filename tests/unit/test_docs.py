@@ -28,7 +28,10 @@ def commands() -> dict[str, argparse.ArgumentParser]:
 
 
 def flags(of: argparse.ArgumentParser) -> set[str]:
-    return {option for action in of._actions for option in action.option_strings if option.startswith("--")}
+    """The options of a command and of its own subcommands."""
+    own = {option for action in of._actions for option in action.option_strings if option.startswith("--")}
+    nested = [action for action in of._actions if isinstance(action, argparse._SubParsersAction)]
+    return own.union(*(flags(command) for action in nested for command in action.choices.values()))
 
 
 def code_pieces(text: str) -> Iterator[str]:
@@ -39,7 +42,7 @@ def code_pieces(text: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_flag_that_a_page_names_exists(page: Path) -> None:
-    known = set().union(*map(flags, commands().values())) | flags(parser()) | FOREIGN
+    known = flags(parser()) | FOREIGN
     named = {
         flag
         for piece in code_pieces(page.read_text("utf-8"))

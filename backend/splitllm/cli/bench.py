@@ -5,15 +5,17 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
+from . import bench_planner
+
 #: Modules of this package that add one subcommand each by `add_parser(commands)`.
-_SUBCOMMANDS: tuple[ModuleType, ...] = ()
+_SUBCOMMANDS: tuple[ModuleType, ...] = (bench_planner,)
 
 
 def add_parser(commands: Any) -> None:
     """Add the command and its subcommands."""
     parser = commands.add_parser(
         "bench",
-        help="measure and simulate: engine, planner, capacity, load",
+        help="measure and simulate: engine, planner, paper, capacity, load",
         description="Measure this machine, or simulate many clients. Each benchmark compares side by side in one run, "
         "because machines are shared and noisy.",
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +13,7 @@ from ..errors import ProblemError, SplitLLMError, UsageError
 from ..planner.policies import POLICIES, Plan, solve
 from ..planner.problem import Problem, problem_from_json
 from ..planner.reasons import figure, milliseconds, size
+from .tables import columns
 
 MAX_BYTES: Final = 16 * 1024 * 1024
 INFEASIBLE: Final = 3
@@ -177,7 +177,7 @@ def _table(problem: Problem, policy: str, plan: Plan) -> str:
         names = problem.stages[first : first + count]
         rows.append((side.value, names[0] if count == 1 else f"{names[0]} .. {names[-1]} ({count} stages)"))
         first += count
-    return f"{_columns(rows)}\n{plan.reason}"
+    return f"{columns(rows)}\n{plan.reason}"
 
 
 def _comparison(problem: Problem, plans: dict[str, Plan | SplitLLMError]) -> str:
@@ -198,10 +198,4 @@ def _comparison(problem: Problem, plans: dict[str, Plan | SplitLLMError]) -> str
                 *(milliseconds(plan.latency_ms[name]) for name in names),
             )
         )
-    return _columns(rows)
-
-
-def _columns(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
+    return columns(rows)

@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import chain
 from typing import Final
 
 from .problem import Link, Phase, Placement, Problem, Side
@@ -141,14 +142,14 @@ def _integers(columns: Sequence[Sequence[float]]) -> tuple[list[list[int]], int]
     """All entries times one power of ten, as integers, and that power. Whole numbers keep the power 1."""
     digits = 0
     if not all(_whole(column) for column in columns):
-        least = min((value for column in columns for value in column if value > 0), default=1.0)
+        least = min(filter(None, chain.from_iterable(columns)), default=1.0)  # no entry is negative
         digits = min(max(_DIGITS - 1 - math.floor(math.log10(least)), 0), _MOST_DIGITS)
     factor = 10.0**digits
     return [_scaled(column, digits, factor) for column in columns], 10**digits
 
 
 def _whole(column: Iterable[float]) -> bool:
-    return all(float(value).is_integer() for value in column)
+    return all(map(float.is_integer, map(float, column)))
 
 
 def _scaled(column: Sequence[float], digits: int, factor: float) -> list[int]:
@@ -163,6 +164,7 @@ def _limit(limit: float | None, scale: int) -> int | None:
 
 
 def _combined(shares: Sequence[int], columns: Sequence[Sequence[int]]) -> list[int]:
-    if len(shares) == 1:
-        return [shares[0] * value for value in columns[0]]
-    return [sum(map(int.__mul__, shares, entries)) for entries in zip(*columns, strict=True)]
+    combined = [shares[0] * value for value in columns[0]]
+    for share, column in zip(shares[1:], columns[1:], strict=True):
+        combined = [total + share * value for total, value in zip(combined, column, strict=True)]
+    return combined

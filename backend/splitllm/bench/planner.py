@@ -1,0 +1,139 @@
+"""How long planning takes, and whether it is exact: random problems of 96 stages in two phases, and small ones that
+brute force can answer too.
+
+Three kinds of models, from the easiest to what no model looks like. `alike`: attention and feed-forward stages in turn,
+all of a kind equal; `measured`: the same, each time off by up to 10 %, as measured times are; `arbitrary`: every entry
+drawn by itself from a range of 1 to 30. Half of each have a limit on the client's memory that binds.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ..planner.brute_force import brute_force
+from ..planner.dp import Solution, solve_dp
+from ..planner.exact import Tables
+from ..planner.problem import Link, Phase, Problem, Side
+
+KINDS: Final = ("alike", "measured", "arbitrary")
+STAGES: Final = 96
+_REPEATS: Final = 3
+#: Attention and feed-forward stages, relative to each other.
+_SIZES: Final = (1.0, 2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One way to plan: the limit of crossings, and what the time is held against (milliseconds)."""
+
+    name: str
+    max_crossings: int | None
+    target_ms: float | None
+
+
+CASES: Final = (
+    Case("one cut", 2, 1.0),
+    Case("four crossings", 4, 50.0),
+    Case("eight crossings", 8, None),
+    Case("any crossings", None, None),
+)
+
+
+def random_problem(kind: str, seed: int, *, stages: int, max_crossings: int | None, memory: bool) -> Problem:
+    """A model of `stages` stages with a prefill and 200 decode steps, limits between the fastest and the slowest."""
+    chance = random.Random(f"{kind}/{seed}/{stages}")
+    spread: Callable[[], float] = {
+        "alike": lambda: 1.0,
+        "measured": lambda: chance.uniform(0.9, 1.1),
+        "arbitrary": lambda: chance.uniform(0.1, 3.0),
+    }[kind]
+    slower = chance.uniform(0.3, 8)
+    link = Link(chance.uniform(1, 40), chance.uniform(1, 40), chance.uniform(500, 5000), chance.uniform(1000, 20_000))
+    sizes = [_SIZES[stage % 2] for stage in range(stages)]
+    phases = []
+    for name, weight, scale, crossing in (("prefill", 1, 4.0, 200_000.0), ("decode", 200, 0.2, 2000.0)):
+        server = [round(scale * size * spread(), 4) for size in sizes]
+        client = [round(scale * slower * size * spread(), 4) for size in sizes]
+        moved = [round(crossing * spread()) for _ in sizes]
+        alone = sum(server) + link.up_ms + link.down_ms + moved[0] / link.up_bytes_per_ms
+        limit = alone + chance.uniform(0.05, 0.95) * max(sum(client) - alone, 0.3 * alone)
+        phases.append(Phase(name, weight, round(limit, 4), client, server, server, moved, 8.0))
+    held = [round(1e6 * size * spread()) for size in sizes]
+    names = tuple(f"s{stage}" for stage in range(stages))
+    return Problem(
+        stages=names,
+        phases=tuple(phases),
+        link=link,
+        client_memory=held,
+        client_memory_limit=round(sum(held) * chance.uniform(0.2, 0.8)) if memory else None,
+        pinned={names[-1]: Side.SERVER} if max_crossings == 2 else {},  # the plan that the runtime executes
+        max_crossings=max_crossings,
+    )
+
+
+def problems(case: Case, count: int, stages: int = STAGES) -> Iterator[Problem]:
+    """`count` problems for every kind of model."""
+    for kind in KINDS:
+        for seed in range(count):
+            yield random_problem(kind, seed, stages=stages, max_crossings=case.max_crossings, memory=seed % 2 == 1)
+
+
+def measure(count: int, checks: int) -> dict[str, Any]:
+    """Time `count` problems per kind and case, and compare `checks` small problems per case with brute force."""
+    return {
+        "stages": STAGES,
+        "phases": 2,
+        "kinds": list(KINDS),
+        "repeats": _REPEATS,
+        "cases": [{**_timed(case, count), **_checked(case, checks)} for case in CASES],
+    }
+
+
+def _timed(case: Case, count: int) -> dict[str, Any]:
+    """Best of three runs for every problem, because the machine has other work too."""
+    times, solutions = [], []
+    for problem in problems(case, count):
+        runs = [_clocked(problem) for _ in range(_REPEATS)]
+        times.append(min(spent for spent, _ in runs))
+        solutions.append(runs[0][1])
+    return {
+        "case": case.name,
+        "target_ms": case.target_ms,
+        "problems": len(times),
+        "feasible": sum(one.feasible for one in solutions),
+        "median_ms": statistics.median(times),
+        "p95_ms": _percentile(times, 0.95),
+        "worst_ms": max(times),
+        "exact": sum(one.gap == 0 for one in solutions),
+        "worst_gap": max(one.gap for one in solutions),
+    }
+
+
+def _clocked(problem: Problem) -> tuple[float, Solution]:
+    start = time.perf_counter()
+    solution = solve_dp(problem)
+    return 1e3 * (time.perf_counter() - start), solution
+
+
+def _checked(case: Case, count: int) -> dict[str, Any]:
+    """Small problems, 3 to 10 stages, whose placement must be that of brute force."""
+    different = tried = 0
+    for number in range(count):
+        stages = 3 + number % 8
+        problem = random_problem(
+            KINDS[number % len(KINDS)], number, stages=stages, max_crossings=case.max_crossings, memory=number % 2 == 1
+        )
+        tables = Tables.of(problem)
+        solution = solve_dp(tables)
+        tried += 1
+        different += (solution.placement, solution.feasible) != brute_force(tables) or solution.gap > 0
+    return {"checked": tried, "different": different}
+
+
+def _percentile(values: Sequence[float], share: float) -> float:
+    return sorted(values)[min(int(share * len(values)), len(values) - 1)]
