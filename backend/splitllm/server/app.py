@@ -1,9 +1,11 @@
-"""The aiohttp application: page, bundle, health and sessions."""
+"""The aiohttp application: page, bundle, health, metrics and sessions."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
@@ -14,12 +16,14 @@ from ..bundle import Bundle
 from ..engines.base import Engine
 from ..protocol import Limits
 from ..runner import Runner
-from ..session import Greeting
+from ..session import Greeting, State
 from ..text import TextCodec
 from .config import ServerConfig
 from .connection import Connection
+from .metrics import Figures, Metrics
 from .planning import Admission
 from .static import add_headers, bundle_handler, host_guard, page_handler
+from .telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +33,8 @@ _TEXT_LIMIT: Final = 1 << 20
 _WAITING_ROOM: Final = 64
 #: Seconds that clients get to take the server's goodbye.
 _GOODBYE_S: Final = 5.0
+#: How often the event loop's lag is taken, in seconds.
+_LAG_EVERY_S: Final = 0.1
 
 
 class Server:
@@ -37,11 +43,15 @@ class Server:
     def __init__(self, bundle: Bundle, engine: Engine, config: ServerConfig) -> None:
         """`engine` must hold one row more than `config.max_sessions` (see Scheduler.can_open)."""
         self.bundle, self.config = bundle, config
-        self.runner = Runner(engine, on_fault=self._engine_lost)
+        spec = bundle.spec
+        self.metrics = Metrics(spec, bundle.identity, __version__, config.sla, self._figures)
+        self.telemetry = Telemetry(spec, config.sla, self.metrics)
+        self.runner = Runner(engine, on_fault=self._engine_lost, on_tick=self.telemetry.ticked)
         self.codec = TextCodec.of(bundle)
         self.admission = Admission(bundle, config, engine.measure())
         self.connections: dict[Connection, asyncio.Task[Any]] = {}
-        spec = bundle.spec
+        #: No new sessions any more: the server is about to stop.
+        self.draining = False
         self.limits = Limits(
             max_context=min(spec.max_context, engine.capacity),
             max_rows=config.max_rows,
@@ -53,8 +63,10 @@ class Server:
     async def session(self, request: web.Request) -> web.StreamResponse:
         """`GET /v1/session`: one session over one WebSocket."""
         if not self.runner.ready:
+            self.telemetry.refused("websocket", "internal")
             raise web.HTTPServiceUnavailable(text="The engine has stopped; the operator must restart the server.\n")
         if len(self.connections) >= self.config.max_sessions + _WAITING_ROOM:
+            self.telemetry.refused("websocket", "server_full")
             raise web.HTTPServiceUnavailable(text="Too many connections; try again in a minute.\n")
         socket = web.WebSocketResponse(
             max_msg_size=self.limits.max_message_bytes, compress=False, autoping=False, timeout=5.0
@@ -68,10 +80,13 @@ class Server:
             admission=self.admission,
             codec=self.codec,
             transport=request.transport if isinstance(request.transport, asyncio.Transport) else None,
+            telemetry=self.telemetry,
         )
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  # a request handler always runs in a task
         self.connections[connection] = task
+        if self.draining:
+            connection.shut_down()
         try:
             await connection.serve()
         finally:
@@ -79,7 +94,7 @@ class Server:
         return socket
 
     async def health(self, _request: web.Request) -> web.Response:
-        """`GET /health`: 200 once sessions can be served."""
+        """`GET /health`: 200 while the server is alive, draining or not; 503 when the engine has stopped."""
         status = {
             "status": "ok" if self.runner.ready else "down",
             "model": self.bundle.spec.name,
@@ -88,6 +103,56 @@ class Server:
             "version": __version__,
         }
         return web.json_response(status, status=200 if self.runner.ready else 503)
+
+    async def ready(self, _request: web.Request) -> web.Response:
+        """`GET /ready`: 200 if a new session can be had, 503 while draining and when the engine has stopped."""
+        reason = "draining" if self.draining else "ok" if self.runner.ready else "engine stopped"
+        return web.json_response({"ready": self.is_ready, "reason": reason}, status=200 if self.is_ready else 503)
+
+    async def expose_metrics(self, request: web.Request) -> web.Response:
+        """`GET /metrics`, for Prometheus."""
+        body, content_type = self.metrics.exposition(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a new session can be had."""
+        return self.runner.ready and not self.draining
+
+    def session_states(self) -> dict[tuple[str, str], int]:
+        """How many sessions there are, by (api, state)."""
+        states = Counter(connection.state for connection in self.connections)
+        return {
+            ("websocket", state.value.replace(" ", "_")): states[state]
+            for state in (State.NEW, State.GREETED, State.IDLE, State.IN_TURN)
+        }
+
+    async def drain(self, limit_s: float) -> None:
+        """Take no new sessions, let turns in work finish for at most `limit_s`, and say goodbye to the others."""
+        self.draining = True
+        for connection in self.connections:
+            connection.drain()
+        tasks = list(self.connections.values())
+        if tasks:
+            await asyncio.wait(tasks, timeout=limit_s)
+
+    def _figures(self) -> Figures:
+        return Figures(
+            sessions=self.session_states(),
+            kv_reserved_bytes=self.admission.budget.reserved_bytes,
+            kv_limit_bytes=self.admission.budget.limit_bytes,
+            stage_seconds=self.runner.engine.stage_seconds,
+            ready=self.is_ready,
+            draining=self.draining,
+        )
+
+    async def watch_loop(self) -> None:
+        """Take the event loop's lag for as long as the server lives."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + _LAG_EVERY_S
+            await asyncio.sleep(_LAG_EVERY_S)
+            self.metrics.loop_lag.observe(max(0.0, loop.time() - due))
 
     def _engine_lost(self, _fault: BaseException) -> None:
         for connection in self.connections:
@@ -100,6 +165,8 @@ def make_app(server: Server) -> web.Application:
     app = web.Application(middlewares=[host_guard(config.host, config.allowed_origins)])
     app.on_response_prepare.append(add_headers)
     app.router.add_get("/health", server.health)
+    app.router.add_get("/ready", server.ready)
+    app.router.add_get("/metrics", server.expose_metrics)
     app.router.add_get("/v1/session", server.session)
     app.router.add_get("/bundle/{name}", bundle_handler(server.bundle))
     if config.page is not None:
@@ -107,7 +174,11 @@ def make_app(server: Server) -> web.Application:
 
     async def lifetime(_app: web.Application) -> AsyncIterator[None]:
         server.runner.start()
+        watch = asyncio.create_task(server.watch_loop())
         yield
+        watch.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watch
         await server.runner.stop()
         server.runner.engine.close()
 

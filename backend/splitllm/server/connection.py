@@ -23,6 +23,7 @@ from ..session import Action, Begin, Cancel, Close, Feed, Greeting, Plan, Send, 
 from ..text import TextCodec
 from .config import ServerConfig
 from .planning import Admission
+from .telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
@@ -86,12 +87,15 @@ class Connection:
         admission: Admission,
         codec: TextCodec,
         transport: asyncio.Transport | None,
+        telemetry: Telemetry,
     ) -> None:
         self._socket, self._config, self._runner = socket, config, runner
         self._transport = transport
         self._admission, self._codec = admission, codec
         self._machine = ServerSession(greeting)
         self._id = secrets.token_hex(16)
+        self._account = telemetry.account(self._id, "websocket")
+        self._draining = False
         self._open = False
         self._rtt = RoundTrip()
         self._outbox: asyncio.Queue[str | bytes | Close] = asyncio.Queue()
@@ -110,9 +114,21 @@ class Connection:
                     await self._last_words()
         finally:
             self._release()
+            self._account.ended()
             for task in (reader, *tasks):
                 task.cancel()
             await asyncio.gather(reader, *tasks, return_exceptions=True)
+
+    @property
+    def state(self) -> State:
+        """PROTOCOL.md, section 7."""
+        return self._machine.state
+
+    def drain(self) -> None:
+        """Let the turn in work finish, then tell the client that the server stops."""
+        self._draining = True
+        if self._machine.state is not State.IN_TURN:
+            self.shut_down()
 
     def shut_down(self) -> None:
         """Tell the client that the server stops."""
@@ -160,7 +176,9 @@ class Connection:
                         await self._socket.send_str(item)
                     else:
                         await self._socket.send_bytes(item)
-            except (TimeoutError, ConnectionError):
+            except (TimeoutError, ConnectionError) as error:
+                if isinstance(error, TimeoutError):
+                    self._account.dropped("slow_reader")
                 self._abort()  # a polite close would wait for a peer that does not read
                 return
             finally:
@@ -211,11 +229,13 @@ class Connection:
     def _do(self, action: Action) -> None:
         match action:
             case Send(message):
+                self._account.sent(message)
                 self._outbox.put_nowait(encode_message(message))
             case SendToken(turn, position, token):
                 frame = Frame(Kind.TOKEN, turn, position, np.array([[token]], np.int32))
                 self._outbox.put_nowait(encode_frame(frame))
             case Begin(request):
+                self._account.turn_began(request.prompt_tokens)
                 self._runner.begin(
                     self._id,
                     request.turn,
@@ -227,7 +247,8 @@ class Connection:
                 self._runner.feed(self._id, turn, position, values)
             case Cancel(turn):
                 self._runner.cancel(self._id, turn)
-            case Close():
+            case Close(error):
+                self._account.ends_because(error.code if error is not None else "closed")
                 self._release()
                 self._outbox.put_nowait(action)
             case Plan():
@@ -285,7 +306,10 @@ class Connection:
 
     def _on_event(self, event: Event) -> None:
         try:
+            self._account.event(event)
             self._post(self._machine.receive_event(event, 1000 * time.monotonic()))
+            if self._draining and self._machine.state is State.IDLE:
+                self.shut_down()
         except Exception:
             log.exception("session %s failed", self._id)
             self._post(self._machine.fail(MachineError("unexpected exception")))

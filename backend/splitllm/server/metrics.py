@@ -1,0 +1,159 @@
+"""Metrics in Prometheus' format, in a registry of their own (docs/operating.md lists them).
+
+Names follow Prometheus' rules: base units, `_total` for counters. Every label takes its values from a fixed set, so the
+number of series is bounded whatever clients send.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from ..errors import WIRE_CODES
+from ..types import FinishReason, ModelSpec, Sla
+
+#: Ways to use the server; the label `api`.
+APIS: Final = ("websocket", "openai")
+#: Refusals that only HTTP knows; `other` stands for whatever is not in the list.
+HTTP_CODES: Final = ("invalid_request", "model_not_found", "context_length_exceeded", "other")
+REFUSALS: Final = (*WIRE_CODES, *HTTP_CODES)
+BOUNDS: Final = ("ttft", "tpot", "memory", "blocks_ready", "model", "backend", "forced", "other")
+#: Groups of neighbouring blocks that engine seconds are told for.
+_GROUPS: Final = 4
+
+_TTFT_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32)
+_TPOT_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2)
+_QUEUE_S: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5, 30)
+_LAG_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
+_ROWS: Final = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What is read at each scrape. sessions: by (api, state); stage_seconds: see Engine."""
+
+    sessions: Mapping[tuple[str, str], int]
+    kv_reserved_bytes: int
+    kv_limit_bytes: int
+    stage_seconds: NDArray[np.float64]
+    ready: bool
+    draining: bool
+
+
+class Metrics:
+    """All instruments of one server. Used on the event loop only."""
+
+    def __init__(self, spec: ModelSpec, bundle: str, version: str, sla: Sla, figures: Callable[[], Figures]) -> None:
+        self.registry = registry = CollectorRegistry(auto_describe=True)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+            return Histogram(f"splitllm_{name}", text, labels, buckets=buckets, registry=registry)
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"splitllm_{name}", text, labels, registry=registry)
+
+        self.ttft = histogram("ttft_seconds", "Time from a turn's arrival to its first token.", _TTFT_S, "api")
+        self.tpot = histogram("tpot_seconds", "Mean time per further token of a turn.", _TPOT_S, "api")
+        self.queue = histogram("queue_seconds", "Time from a turn's arrival to its first step.", _QUEUE_S, "api")
+        self.batch_rows = histogram("batch_rows", "Sessions that one decode step serves.", _ROWS)
+        self.tick = histogram("tick_seconds", "Schedule, run and sample once.", _TPOT_S)
+        self.loop_lag = histogram("event_loop_lag_seconds", "How late the event loop wakes a sleeper.", _LAG_S)
+        self.plans = counter("plans_total", "Plans told to clients, by the split chosen.", "split")
+        self.plan_bounds = counter("plan_bounds_total", "Plans, by what kept the split from being larger.", "bound")
+        self.block_steps = counter(
+            "block_steps_total", "Blocks times positions: run here, or saved by clients.", "outcome"
+        )
+        self.prompt_tokens = counter("prompt_tokens_total", "Prompt tokens of turns begun.", "api")
+        self.generated_tokens = counter("generated_tokens_total", "Tokens drawn and delivered.", "api")
+        self.turns = counter("turns_total", "Turns ended, by why.", "api", "finish_reason")
+        self.sessions_ended = counter("sessions_ended_total", "Sessions ended.", "api")
+        self.refusals = counter("refusals_total", "Errors told to clients, by code.", "api", "code")
+        self.sla = counter("sla_total", "Turns that kept or missed the latency promised.", "figure", "outcome")
+        promised = Gauge("splitllm_sla_seconds", "The latency promised.", ("figure",), registry=registry)
+        promised.labels("ttft").set(sla.ttft_ms / 1000)
+        promised.labels("tpot").set(sla.tpot_ms / 1000)
+        info = Gauge("splitllm_info", "What is served; always 1.", ("version", "model", "bundle"), registry=registry)
+        info.labels(version, spec.name, bundle).set(1)
+        self._begin_at_zero(spec.blocks)
+        registry.register(_AtScrape(spec.blocks, figures))
+        PlatformCollector(registry=registry)
+        ProcessCollector(registry=registry)
+
+    def _begin_at_zero(self, blocks: int) -> None:
+        """A series that appears with its first event hides that event from rate(); so all of them begin now."""
+        for split in range(blocks + 1):
+            self.plans.labels(str(split))
+        for bound in BOUNDS:
+            self.plan_bounds.labels(bound)
+        for outcome in ("run", "saved"):
+            self.block_steps.labels(outcome)
+        for figure in ("ttft", "tpot"):
+            for outcome in ("hit", "miss"):
+                self.sla.labels(figure, outcome)
+        for api in APIS:
+            for instrument in (self.ttft, self.tpot, self.queue):
+                instrument.labels(api)
+            for count in (self.prompt_tokens, self.generated_tokens, self.sessions_ended):
+                count.labels(api)
+            for reason in FinishReason:
+                self.turns.labels(api, reason.value)
+            for code in REFUSALS:
+                self.refusals.labels(api, code)
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """Body and content type for a scraper that sent this `Accept` header."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type
+
+
+class _AtScrape(Collector):
+    """Figures that live elsewhere and are read when somebody asks."""
+
+    def __init__(self, blocks: int, figures: Callable[[], Figures]) -> None:
+        self._groups, self._figures = stage_groups(blocks), figures
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing: the figures cannot be read before the server stands."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        """The families, with what holds now."""
+        now = self._figures()
+        sessions = GaugeMetricFamily("splitllm_sessions", "Sessions, by state.", labels=("api", "state"))
+        for labels, number in now.sessions.items():
+            sessions.add_metric(labels, number)
+        yield sessions
+        kv = GaugeMetricFamily("splitllm_kv_bytes", "Memory for keys and values.", labels=("kind",))
+        kv.add_metric(("reserved",), now.kv_reserved_bytes)
+        kv.add_metric(("limit",), now.kv_limit_bytes)
+        yield kv
+        seconds = CounterMetricFamily(
+            "splitllm_engine_seconds", "Seconds in the engine's runs.", labels=("phase", "stage")
+        )
+        for row, phase in enumerate(("prefill", "decode")):
+            for stage, columns in self._groups.items():
+                seconds.add_metric((phase, stage), float(now.stage_seconds[row, columns].sum()))
+        yield seconds
+        yield _gauge("splitllm_ready", "Whether a new session can be had: 1 or 0.", now.ready)
+        yield _gauge("splitllm_draining", "Whether the server is about to stop: 1 or 0.", now.draining)
+
+
+def _gauge(name: str, text: str, value: Any) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, value=float(value))
+
+
+def stage_groups(blocks: int) -> dict[str, slice]:
+    """Names of at most four groups of neighbouring blocks, and of the head, with their columns in `stage_seconds`."""
+    groups = min(_GROUPS, blocks)
+    edges = [blocks * i // groups for i in range(groups + 1)]
+    named = {f"blocks {start}-{end - 1}": slice(start, end) for start, end in itertools.pairwise(edges)}
+    return {**named, "head": slice(blocks, blocks + 1)}
