@@ -144,14 +144,17 @@ class Scheduler:
         batch = Batch(tuple(work for _, work in prefill), tuple(work for _, work in decode))
         return batch, [session for session, _ in works]
 
-    def complete(self, batch: Batch, sessions: Sequence[str], logits: Sequence[Float32Array | None]) -> list[Event]:
-        """Take the results of a batch: tokens drawn and turns ended."""
+    def complete(self, batch: Batch, sessions: Sequence[str], logits: Float32Array) -> list[Event]:
+        """Take the results of a batch, as the engine gave them: tokens drawn and turns ended."""
         events: list[Event] = []
-        for session, work, scores in zip(sessions, batch.works, logits, strict=True):
+        scores = iter(logits)
+        for session, work in zip(sessions, batch.works, strict=True):
             stream = self._streams[session]
             stream.length = work.position + work.tokens
-            if scores is not None and stream.generation is not None:
-                events += self._draw(session, stream, scores)
+            if work.wants_logits:
+                row = next(scores)
+                if stream.generation is not None:
+                    events += self._draw(session, stream, row)
         return events
 
     def _draw(self, session: str, stream: _Stream, scores: Float32Array) -> list[Event]:

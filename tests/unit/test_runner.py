@@ -63,7 +63,7 @@ class Inbox:
 class FailingEngine(FakeEngine):
     """Fails at its first batch."""
 
-    def run(self, batch: Batch) -> Sequence[Float32Array | None]:
+    def run(self, batch: Batch) -> Float32Array:
         raise MemoryError("out of memory")
 
 
@@ -106,7 +106,7 @@ async def test_the_engine_runs_on_a_thread_of_its_own() -> None:
     threads = set()
 
     class Watched(FakeEngine):
-        def run(self, batch: Batch) -> Sequence[Float32Array | None]:
+        def run(self, batch: Batch) -> Float32Array:
             threads.add(threading.current_thread())
             return super().run(batch)
 

@@ -29,10 +29,11 @@ class Engine(abc.ABC):
     stage_seconds: NDArray[np.float64]
 
     @abc.abstractmethod
-    def run(self, batch: Batch) -> Sequence[Float32Array | None]:
-        """Compute a batch: for each of `batch.works` the logits float32[vocab_size], or None where not wanted.
+    def run(self, batch: Batch) -> Float32Array:
+        """Compute a batch: logits float32[W, vocab_size] of the W of `batch.works` that want them, in their order.
 
-        Decode works hold one position each, in different rows, which must be sorted by split in row order.
+        The array may be the engine's own, and is valid until the next call. Decode works hold one position each, in
+        different rows, which must be sorted by split in row order.
 
         Raises:
             ValueError: work that lies outside the rows or their capacity (a fault of the caller).

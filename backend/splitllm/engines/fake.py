@@ -26,13 +26,17 @@ class FakeEngine(Engine):
         self.stage_seconds = np.zeros((2, spec.blocks + 1))
         self._memory = np.zeros((rows, capacity), np.float64)
 
-    def run(self, batch: Batch) -> Sequence[Float32Array | None]:
+    def run(self, batch: Batch) -> Float32Array:
         """See Engine."""
         check_batch(self, batch)
         self.batches.append(batch)
-        return [self._run(work) for work in batch.works]
+        peaks = [peak for work in batch.works if (peak := self._run(work)) is not None]
+        logits = np.zeros((len(peaks), self.spec.vocab_size), np.float32)
+        logits[np.arange(len(peaks)), peaks] = 1.0
+        return logits
 
-    def _run(self, work: Work) -> Float32Array | None:
+    def _run(self, work: Work) -> int | None:
+        """Where the work's logits have their peak, or None where they are not wanted."""
         numbers = work.values if work.split == 0 else work.values[:, 0]
         end = work.position + work.tokens
         if work.split < self.spec.blocks:
@@ -42,9 +46,7 @@ class FakeEngine(Engine):
             total = float(numbers[-1])
         if not work.wants_logits:
             return None
-        logits = np.zeros(self.spec.vocab_size, np.float32)
-        logits[round(float(total)) % self.spec.vocab_size] = 1.0
-        return logits
+        return round(float(total)) % self.spec.vocab_size
 
     def move(self, moves: Sequence[Move]) -> None:
         """See Engine."""

@@ -3,23 +3,24 @@
 `OnnxBlocks` is a span of blocks with their KV buffers, used by servers and by the Python client alike. `OnnxEngine` is
 the server's engine on top of it. One runtime session per block, because only that lets sessions with different splits
 share a batch; keys and values live in one buffer per block, which is both `past` and `present`.
+
+Nothing is allocated per token: hidden states go back and forth between two buffers of a `Lane`, and what was bound
+once to a session stays bound (see OnnxBlocks.run).
 """
 
 from __future__ import annotations
 
-import math
-import mmap
 import os
 import statistics
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 import onnxruntime as ort
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from ..bundle import DTYPES, BlockFiles, Bundle
 from ..errors import BundleError
@@ -27,13 +28,12 @@ from ..slots import Move
 from ..types import PREFILL_CHUNK, BlockTimes, Float32Array, Span
 from ..work import Batch, Work
 from .base import Engine, check_batch
+from .decode_rows import joint_runs
+from .memory import HostMemory, KvRows, Memory, Tensor, host_tensor
 
-#: Idle rows between two busy ones are run along rather than starting another run: a run's fixed part costs about as
-#: much as 16 to 20 rows (docs/architecture.md, "One batch"), so this stays well on the winning side.
-BRIDGED_ROWS: Final = 8
 _REPEATS: Final = 5
-#: On Linux pages of a private mapping that are not needed read as zeros; elsewhere the advice means other things.
-_CAN_GIVE_BACK: Final = sys.platform == "linux"
+#: Bindings kept per block: a batch's rows change as sessions come, go and wait, and what was bound comes back soon.
+_BINDINGS: Final = 64
 
 
 def _session_options(threads: int) -> ort.SessionOptions:
@@ -55,36 +55,31 @@ def _load(files: Any, options: ort.SessionOptions) -> ort.InferenceSession:
         ) from None
 
 
-class KvRows:
-    """Keys or values of one block for all rows: `array` is [rows, kv_heads, capacity, head_dim].
+def _bind(bind: Callable[..., None], name: str, tensor: Tensor, first: int, shape: Sequence[int]) -> None:
+    """Bind the part of a tensor that begins at index `first` of its first axis."""
+    bind(name, tensor.device, 0, tensor.dtype.type, list(shape), tensor.pointer + first * tensor.row_bytes)
 
-    The system hands out memory when a page is first written, so a row that was never used costs none; a row that is
-    cleared gives its pages back.
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lane:
+    """Buffers that hidden states run through: block l reads `hidden[l % 2]` and writes `hidden[(l + 1) % 2]`.
+
+    hidden: two of [rows, hidden_size]. last: int32[rows], index of each row's last position (`seqlens_k`).
+    total: int32 scalar on the host, at least the largest length (`total_sequence_length`).
     """
 
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self._row_bytes = math.prod(shape[1:]) * dtype.itemsize
-        size = max(1, shape[0] * self._row_bytes)
-        private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if _CAN_GIVE_BACK else {}
-        self._memory = mmap.mmap(-1, size, **private)
-        self.array: NDArray[Any] = np.frombuffer(self._memory, dtype, math.prod(shape)).reshape(shape)
-
-    def clear(self, row: int, length: int) -> None:
-        """Overwrite the first `length` positions of a row with zeros, and give its whole pages back."""
-        self.array[row, :, :length] = 0
-        if _CAN_GIVE_BACK:
-            first = -(-row * self._row_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
-            end = (row + 1) * self._row_bytes // mmap.PAGESIZE * mmap.PAGESIZE
-            if end > first:
-                self._memory.madvise(mmap.MADV_DONTNEED, first, end - first)  # reads as zeros from now on
+    hidden: tuple[Tensor, Tensor]
+    last: Tensor
+    total: NDArray[np.int32]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Block:
     session: ort.InferenceSession
-    constants: list[tuple[str, NDArray[Any]]]
+    constants: list[tuple[str, Tensor]]
     key: KvRows
     value: KvRows
+    bindings: OrderedDict[tuple[int, int, int, int], Any] = field(default_factory=OrderedDict)
 
 
 class OnnxBlocks:
@@ -99,6 +94,7 @@ class OnnxBlocks:
         rows: int = 1,
         capacity: int,
         threads: int | None = None,
+        memory: Memory | None = None,
     ) -> None:
         """Load the blocks.
 
@@ -107,8 +103,10 @@ class OnnxBlocks:
         """
         spec = bundle.spec
         self.span, self.rows, self.capacity = span, rows, capacity
-        self._options = _session_options(threads or os.cpu_count() or 1)
-        constants: dict[tuple[str, str], NDArray[Any]] = {}
+        self.memory: Memory = memory or HostMemory()
+        self._hidden_size = spec.hidden_size
+        options = _session_options(threads or os.cpu_count() or 1)
+        constants: dict[tuple[str, str], Tensor] = {}
         self._blocks: list[_Block] = []
         for index in range(span.start, span.end):
             files: BlockFiles = bundle.block(index, variant)
@@ -117,63 +115,105 @@ class OnnxBlocks:
             for name, constant in files.constants.items():
                 key = (constant, files.activations)
                 if key not in constants:
-                    constants[key] = np.ascontiguousarray(bundle.constant(*key))
+                    constants[key] = self._resident(bundle.constant(*key))
                 named.append((name, constants[key]))
-            shape = (rows, spec.kv_heads, capacity, spec.head_dim)
-            self._blocks.append(
-                _Block(_load(files, self._options), named, KvRows(shape, self.dtype), KvRows(shape, self.dtype))
-            )
+            kv = [self.memory.kv_rows((rows, spec.kv_heads, capacity, spec.head_dim), self.dtype) for _ in range(2)]
+            self._blocks.append(_Block(_load(files, options), named, kv[0], kv[1]))
+        self._prefill = self.lane(PREFILL_CHUNK, sequences=1)
 
-    def run(self, block: int, hidden: NDArray[Any], row: int, lengths: NDArray[np.int32]) -> NDArray[Any]:
-        """Run one block on the rows `[row, row + B)`.
+    def _resident(self, array: NDArray[Any]) -> Tensor:
+        tensor = self.memory.empty(array.shape, array.dtype)
+        self.memory.upload(np.ascontiguousarray(array), tensor)
+        return tensor
 
-        Args:
-            block: index of the block in the model.
-            hidden: [B, S, hidden_size] in the variant's float type; B = 1 unless S = 1.
-            row: first row.
-            lengths: int32[B], positions in each row after this step; the S new ones are the last of them.
+    def lane(self, rows: int, *, sequences: int) -> Lane:
+        """Buffers for `rows` hidden rows of up to `sequences` sessions."""
+        hidden = [self.memory.empty((rows, self._hidden_size), self.dtype) for _ in range(2)]
+        return Lane((hidden[0], hidden[1]), self.memory.empty((sequences,), np.int32), np.zeros((), np.int32))
 
-        Returns:
-            [B, S, hidden_size], a new array.
+    def run(self, block: int, lane: Lane, row: int, batch: int, tokens: int = 1) -> None:
+        """Run one block on the sessions of the rows `[row, row + batch)`.
+
+        With tokens = 1 the hidden states and `last` of these rows are read from the same rows of the lane; with more,
+        batch is 1 and they are read from the lane's beginning.
         """
         entry = self._blocks[block - self.span.start]
-        batch = hidden.shape[0]
-        hidden = np.ascontiguousarray(hidden, self.dtype)
-        out = np.empty_like(hidden)
-        last = np.ascontiguousarray(lengths - 1, np.int32)
-        total = np.array(lengths.max(), np.int32)
-        binding = entry.session.io_binding()
-
-        def bind(bind_one: Any, name: str, array: NDArray[Any], first_row: int = 0, rows: int | None = None) -> None:
-            shape = array.shape if rows is None else (rows, *array.shape[1:])
-            offset = first_row * array.strides[0] if first_row else 0
-            bind_one(name, "cpu", 0, array.dtype.type, shape, array.ctypes.data + offset)
-
-        bind(binding.bind_input, "hidden_states", hidden)
-        bind(binding.bind_input, "seqlens_k", last)
-        bind(binding.bind_input, "total_sequence_length", total)
-        for name, constant in entry.constants:
-            bind(binding.bind_input, name, constant)
-        for name, cache in (("key", entry.key), ("value", entry.value)):
-            bind(binding.bind_input, f"past_{name}", cache.array, row, batch)
-            bind(binding.bind_output, f"present_{name}", cache.array, row, batch)
-        bind(binding.bind_output, "hidden_states_out", out)
+        key = (id(lane), row, batch, tokens)
+        binding = entry.bindings.get(key)
+        if binding is None:
+            if len(entry.bindings) >= _BINDINGS:
+                entry.bindings.popitem(last=False)
+            binding = entry.bindings[key] = self._new_binding(block, entry, lane, row, batch, tokens)
+        else:
+            entry.bindings.move_to_end(key)
         entry.session.run_with_iobinding(binding)
-        return out
+
+    def _new_binding(self, block: int, entry: _Block, lane: Lane, row: int, batch: int, tokens: int) -> Any:
+        binding = entry.session.io_binding()
+        first = 0 if lane is self._prefill else row
+        shape = (batch, tokens, self._hidden_size)
+        _bind(binding.bind_input, "hidden_states", lane.hidden[block % 2], first, shape)
+        _bind(binding.bind_output, "hidden_states_out", lane.hidden[(block + 1) % 2], first, shape)
+        _bind(binding.bind_input, "seqlens_k", lane.last, first, (batch,))
+        _bind(binding.bind_input, "total_sequence_length", host_tensor(lane.total), 0, ())
+        for name, constant in entry.constants:
+            _bind(binding.bind_input, name, constant, 0, constant.shape)
+        for name, cache in (("key", entry.key.tensor), ("value", entry.value.tensor)):
+            _bind(binding.bind_input, f"past_{name}", cache, row, (batch, *cache.shape[1:]))
+            _bind(binding.bind_output, f"present_{name}", cache, row, (batch, *cache.shape[1:]))
+        return binding
+
+    def prefill(
+        self,
+        hidden: NDArray[Any],
+        position: int,
+        row: int,
+        start: int,
+        seconds: NDArray[np.float64] | None = None,
+    ) -> Tensor:
+        """Run the blocks `[start, span.end)` on one session.
+
+        Args:
+            hidden: [T, hidden_size] in any float type, the input of block `start`.
+            position: that of the first of them.
+            row: the session's.
+            start: first block to run.
+            seconds: float64[>= blocks], to which each block's time is added.
+
+        Returns:
+            [>= T, hidden_size], the states behind the last block; valid until the next call.
+        """
+        tokens = len(hidden)
+        if tokens > self._prefill.hidden[0].shape[0]:
+            self._grow(tokens)
+        lane, length = self._prefill, position + tokens
+        self.memory.upload(np.ascontiguousarray(hidden, self.dtype), lane.hidden[start % 2])
+        self.memory.upload(np.array([length - 1], np.int32), lane.last)
+        lane.total[()] = length
+        for block in range(start, self.span.end):
+            begun = time.perf_counter()
+            self.run(block, lane, row, 1, tokens)
+            if seconds is not None:
+                seconds[block] += time.perf_counter() - begun
+        return lane.hidden[max(start, self.span.end) % 2]
+
+    def _grow(self, tokens: int) -> None:
+        """Make the prefill lane longer; what was bound to the old one goes with it."""
+        old = id(self._prefill)
+        for entry in self._blocks:
+            for key in [key for key in entry.bindings if key[0] == old]:
+                del entry.bindings[key]
+        self._prefill = self.lane(tokens, sequences=1)
 
     def forward(self, hidden: NDArray[Any], position: int, *, row: int = 0) -> NDArray[Any]:
         """Run all blocks of the span on one row: hidden [T, hidden_size] at `position` -> [T, hidden_size]."""
-        states = hidden[None]
-        lengths = np.array([position + hidden.shape[0]], np.int32)
-        for block in range(self.span.start, self.span.end):
-            states = self.run(block, states, row, lengths)
-        return np.asarray(states[0])
+        return self.memory.download(self.prefill(hidden, position, row, self.span.start), 0, len(hidden))
 
     def copy(self, move: Move, length: int) -> None:
         """Copy the first `length` positions of a row, in the blocks that the row's session uses."""
         for entry in self._blocks[max(0, move.split - self.span.start) :]:
-            for cache in (entry.key, entry.value):
-                cache.array[move.target, :, :length] = cache.array[move.source, :, :length]
+            entry.key.copy(move.source, move.target, length)
+            entry.value.copy(move.source, move.target, length)
 
     def clear(self, row: int, length: int) -> None:
         """Overwrite the first `length` positions of a row with zeros."""
@@ -183,7 +223,7 @@ class OnnxBlocks:
 
 
 class OnnxEngine(Engine):
-    """All blocks and the head of a bundle, for many sessions, on the CPU."""
+    """All blocks and the head of a bundle, for many sessions."""
 
     def __init__(self, bundle: Bundle, *, rows: int, capacity: int, threads: int | None = None) -> None:
         """Load the bundle's float32 blocks and head.
@@ -194,7 +234,10 @@ class OnnxEngine(Engine):
         self.spec, self.rows, self.capacity = bundle.spec, rows, capacity
         threads = threads or os.cpu_count() or 1
         self._blocks = OnnxBlocks(bundle, Span(0, self.spec.blocks), rows=rows, capacity=capacity, threads=threads)
-        self._head = _load(bundle.head(), _session_options(threads))
+        self._memory = self._blocks.memory
+        self._lane = self._blocks.lane(rows, sequences=rows)
+        self._staging = np.zeros((rows, self.spec.hidden_size), self._blocks.dtype)
+        self._head = _Head(_load(bundle.head(), _session_options(threads)), self._memory, self.spec, rows)
         self._embedding = bundle.embedding()
         self.stage_seconds = np.zeros((2, self.spec.blocks + 1))
         #: Positions that each row holds; tells where an idle row may be written to without harm.
@@ -204,21 +247,22 @@ class OnnxEngine(Engine):
 
     # -- Engine -------------------------------------------------------------------------------------------------------
 
-    def run(self, batch: Batch) -> Sequence[Float32Array | None]:
+    def run(self, batch: Batch) -> Float32Array:
         """See Engine."""
         check_batch(self, batch)
-        last = [self._run_prefill(work) for work in batch.prefill] + self._run_decode(batch.decode)
-        wanted = [i for i, work in enumerate(batch.works) if work.wants_logits]
-        result: list[Float32Array | None] = [None] * len(last)
-        if wanted:
-            states = np.stack([last[i] for i in wanted])[:, None]
-            begun = time.perf_counter()
-            logits = self._head.run(["logits"], {"hidden_states": states})[0]
-            of_prefill = sum(i < len(batch.prefill) for i in wanted) / len(wanted)
-            self.stage_seconds[:, -1] += (time.perf_counter() - begun) * np.array([of_prefill, 1 - of_prefill])
-            for row, i in enumerate(wanted):
-                result[i] = logits[row, 0]
-        return result
+        wanted = 0
+        for work in batch.prefill:
+            states = self._run_prefill(work)
+            if work.wants_logits:
+                self._memory.copy_rows(states, work.tokens - 1, self._head.states, wanted, 1)
+                wanted += 1
+        if batch.decode:
+            states = self._run_decode(batch.decode)
+            rows = [work.row for work in batch.decode if work.wants_logits]
+            for first, count, at in _pieces(rows):
+                self._memory.copy_rows(states, first, self._head.states, wanted + at, count)
+            wanted += len(rows)
+        return self._run_head(wanted, of_prefill=wanted - sum(work.wants_logits for work in batch.decode))
 
     def move(self, moves: Sequence[Move]) -> None:
         """See Engine."""
@@ -235,82 +279,115 @@ class OnnxEngine(Engine):
 
     def measure(self) -> BlockTimes:
         """See Engine: medians over a few runs, after one that warms up, in row 0."""
-        chunk = min(PREFILL_CHUNK, self.capacity - 1)
-        hidden = np.zeros((1, chunk, self.spec.hidden_size), np.float32)
-        lengths = np.array([chunk], np.int32)
-        prefill = _median_ms(lambda: self._blocks.run(0, hidden, 0, lengths))
-        decode = _median_ms(lambda: self._blocks.run(0, hidden[:, :1], 0, lengths + 1))
-        head = _median_ms(lambda: self._head.run(["logits"], {"hidden_states": hidden[:, :1]}))
+        blocks, chunk = self._blocks, min(PREFILL_CHUNK, self.capacity - 1)
+        hidden = np.zeros((chunk, self.spec.hidden_size), np.float32)
+        last = self.spec.blocks - 1
+        prefill = _median_ms(lambda: blocks.prefill(hidden, 0, 0, last))
+        decode = _median_ms(lambda: blocks.prefill(hidden[:1], chunk, 0, last))
+        head = _median_ms(lambda: self._head.run(1))
         self._dirty[0] = chunk + 1
         self.clear(0)
         return BlockTimes(decode, prefill, chunk, head)
 
     def close(self) -> None:
         """See Engine."""
-        self._blocks = self._head = None  # type: ignore[assignment]  # the runtime frees what nobody holds
+        self._blocks = self._head = self._lane = None  # type: ignore[assignment]  # the runtime frees what nobody holds
 
     # -- pieces -------------------------------------------------------------------------------------------------------
 
-    def _input(self, work: Work) -> Float32Array:
-        """Input of block `split`, float32[T, hidden_size]."""
-        if work.split == 0:
-            return np.asarray(self._embedding[work.values], np.float32)
-        return work.values.astype(np.float32)
+    def _run_prefill(self, work: Work) -> Tensor:
+        hidden = self._embedding[work.values] if work.split == 0 else work.values
+        states = self._blocks.prefill(hidden, work.position, work.row, work.split, self.stage_seconds[0])
+        self._lengths[work.row] = work.position + work.tokens
+        self._dirty[work.row] = max(self._dirty[work.row], self._lengths[work.row])
+        return states
 
-    def _note(self, row: int, length: int) -> None:
-        self._lengths[row] = length
-        self._dirty[row] = max(self._dirty[row], length)
-
-    def _run_prefill(self, work: Work) -> Float32Array:
-        states = self._input(work)[None]
-        lengths = np.array([work.position + work.tokens], np.int32)
-        for block in range(work.split, self.spec.blocks):
-            begun = time.perf_counter()
-            states = self._blocks.run(block, states, work.row, lengths)
-            self.stage_seconds[0, block] += time.perf_counter() - begun
-        self._note(work.row, int(lengths[0]))
-        return np.asarray(states[0, -1])
-
-    def _run_decode(self, works: Sequence[Work]) -> list[Float32Array]:
-        """Last states float32[hidden_size] of each work, in the order given."""
-        if not works:
-            return []
+    def _run_decode(self, works: Sequence[Work]) -> Tensor:
+        """States behind the last block, at each work's row."""
         by_row = sorted(works, key=lambda work: work.row)
-        for work in by_row:
-            self._note(work.row, work.position)  # a truncated row is shorter than it was
-        rows = by_row[-1].row + 1
-        states = np.zeros((rows, 1, self.spec.hidden_size), np.float32)
-        for work in by_row:
-            states[work.row, 0] = self._input(work)[0]
-        lengths = self._lengths[:rows] + 1  # idle rows are written behind their end, where nobody reads
-        joined = 0
+        rows = np.array([work.row for work in by_row])
+        count, positions = int(rows[-1]) + 1, np.array([work.position for work in by_row], np.int32)
+        self._lengths[rows] = positions  # a truncated row is shorter than it was
+        self._stage(by_row, count)
+        # Block l writes rows of sessions that have joined by l only, so in whichever buffer the block reads at which a
+        # session joins, its row is still what was put there.
+        for buffer in self._lane.hidden:
+            self._memory.upload(self._staging[:count], buffer)
+        # An idle row runs as its next position: it is written behind its end, where nobody reads.
+        self._memory.upload(self._lengths[:count], self._lane.last)
+        self._lane.total[()] = min(self._lengths[:count].max() + 1, self.capacity)
+        full = self._lengths >= self.capacity  # an idle row without that place cannot be run along
+        splits = [work.split for work in by_row]
+        joined, runs = 0, []
         for block in range(self.spec.blocks):
-            while joined < len(by_row) and by_row[joined].split <= block:
-                joined += 1
+            if joined < len(by_row) and splits[joined] <= block:
+                while joined < len(by_row) and splits[joined] <= block:
+                    joined += 1
+                runs = joint_runs(rows[:joined].tolist(), full)
             begun = time.perf_counter()
-            for first, end in self._runs(by_row[:joined]):
-                states[first:end] = self._blocks.run(block, states[first:end], first, lengths[first:end])
+            for first, end in runs:
+                self._blocks.run(block, self._lane, first, end - first)
             self.stage_seconds[1, block] += time.perf_counter() - begun
-        for work in by_row:
-            self._note(work.row, work.position + 1)
-        return [states[work.row, 0] for work in works]
+        self._lengths[rows] = positions + 1
+        self._dirty[rows] = np.maximum(self._dirty[rows], positions + 1)
+        return self._lane.hidden[self.spec.blocks % 2]
 
-    def _runs(self, by_row: Sequence[Work]) -> Iterator[tuple[int, int]]:
-        """Half-open ranges of rows to run, so that every work is in one and few idle rows are run along."""
-        first = end = None
-        for work in by_row:
-            if first is None or end is None:
-                first, end = work.row, work.row + 1
-            elif work.row - end <= BRIDGED_ROWS and not np.any(self._lengths[end : work.row] >= self.capacity):
-                end = work.row + 1
-            else:
-                yield first, end
-                first, end = work.row, work.row + 1
-        if first is not None and end is not None:
-            yield first, end
+    def _run_head(self, wanted: int, *, of_prefill: int) -> Float32Array:
+        begun = time.perf_counter()
+        logits = self._head.run(wanted)
+        if wanted:
+            share = of_prefill / wanted
+            self.stage_seconds[:, -1] += (time.perf_counter() - begun) * np.array([share, 1 - share])
+        return logits
+
+    def _stage(self, by_row: Sequence[Work], count: int) -> None:
+        """Gather the works' inputs on the host; idle rows are zeros, so that no row computes on another's states."""
+        self._staging[:count] = 0
+        ids = [work for work in by_row if work.split == 0]
+        if ids:
+            table = self._embedding[np.fromiter((int(work.values[0]) for work in ids), np.int64, len(ids))]
+            self._staging[[work.row for work in ids]] = table
+        for work in by_row[len(ids) :]:  # sorted by split, so those of split 0 come first
+            self._staging[work.row] = work.values[0]
 
 
-def _median_ms(call: Any) -> float:
+class _Head:
+    """The head with its input and output buffers, for up to `rows` states at once."""
+
+    def __init__(self, session: ort.InferenceSession, memory: Memory, spec: Any, rows: int) -> None:
+        dtype: DTypeLike = np.float16 if "float16" in session.get_inputs()[0].type else np.float32
+        self.states = memory.empty((rows, spec.hidden_size), dtype)
+        self._session, self._rows = session, rows
+        self._logits = np.zeros((rows, spec.vocab_size), dtype)
+        self._bindings: dict[int, Any] = {}
+
+    def run(self, count: int) -> Float32Array:
+        """Logits float32[count, vocab_size] of the first `count` states; valid until the next call."""
+        logits = self._logits[:count]
+        if count == 0:
+            return np.asarray(logits, np.float32)
+        if count not in self._bindings:
+            binding = self._session.io_binding()
+            _bind(binding.bind_input, "hidden_states", self.states, 0, (count, 1, self.states.shape[1]))
+            _bind(binding.bind_output, "logits", host_tensor(self._logits), 0, (count, 1, self._logits.shape[1]))
+            self._bindings[count] = binding
+        self._session.run_with_iobinding(self._bindings[count])
+        return np.asarray(logits, np.float32)
+
+
+def _pieces(rows: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Runs of consecutive numbers in a list, as (first number, how many, index of the first in the list)."""
+    pieces: list[tuple[int, int, int]] = []
+    for at, row in enumerate(rows):
+        if pieces and row == pieces[-1][0] + pieces[-1][1]:
+            first, count, index = pieces[-1]
+            pieces[-1] = (first, count + 1, index)
+        else:
+            pieces.append((row, 1, at))
+    return pieces
+
+
+def _median_ms(call: Callable[[], object]) -> float:
     call()
     times = []
     for _ in range(_REPEATS):

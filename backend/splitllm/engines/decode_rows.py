@@ -1,0 +1,30 @@
+"""Which rows of a batch one run of a block takes. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from numpy.typing import NDArray
+
+#: Idle rows between two busy ones are run along rather than starting another run; `splitllm bench engine` (section
+#: `idle_rows`) shows what a run's fixed part is worth in rows.
+BRIDGED_ROWS: Final = 8
+
+
+def joint_runs(busy: Sequence[int], full: NDArray[Any]) -> list[tuple[int, int]]:
+    """Half-open ranges of rows to run, so that every busy row is in one and few idle rows are run along.
+
+    Args:
+        busy: rows with work, ascending.
+        full: bool[rows]; idle rows that have no free position, and so must not be run along.
+    """
+    runs: list[tuple[int, int]] = []
+    for row in busy:
+        if runs:
+            first, end = runs[-1]
+            if row - end <= BRIDGED_ROWS and not (row > end and full[end:row].any()):
+                runs[-1] = (first, row + 1)
+                continue
+        runs.append((row, row + 1))
+    return runs
