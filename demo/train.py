@@ -37,7 +37,7 @@ class TrainingPlan:
     warmup_steps: int = 100
     weight_decay: float = 0.05
     int4_from: float = 0.8  # share of the steps after which blocks are also trained as their 4-bit copies
-    threads: int = 2
+    threads: int = 1
     from_mean: bool = False  # begin with the mean of the two former phases, which answers better than either
 
 
