@@ -86,7 +86,6 @@ def export_model(
         texts = source.read_texts(model, config, chat_template)
         generation = source.read_generation(model, config)
         decoder = find_parts(source.load_model(model, config), context)
-        _check_sizes(decoder)
         tell("reading the model", 1, 1)
         with _published_whole(out) as folder:
             parts = _write_parts(decoder, variants, folder, tell)
@@ -112,8 +111,13 @@ def reference_of(model: Any) -> Reference:
     """Logits of a transformers model, without a cache: the whole row at once."""
 
     def logits(tokens: TokenArray) -> Float32Array:
-        with torch.no_grad():
-            out = model(input_ids=torch.from_numpy(tokens.astype(np.int64))[None], use_cache=False)
+        chosen = model.config._attn_implementation
+        model.config._attn_implementation = "eager"  # the others leave out what they cannot do, softcaps for one
+        try:
+            with torch.no_grad():
+                out = model(input_ids=torch.from_numpy(tokens.astype(np.int64))[None], use_cache=False)
+        finally:
+            model.config._attn_implementation = chosen
         return np.asarray(out.logits[0].float().numpy(), np.float32)
 
     return logits
@@ -124,7 +128,7 @@ def _write_parts(
 ) -> dict[str, Any]:
     """Everything but tokenizer and manifest; block by block, so that memory holds the model and one block."""
     sizes = decoder.sizes
-    constants = dict(zip(("cos_cache", "sin_cache"), (t.numpy() for t in rotary_tables(decoder)), strict=True))
+    constants = {name: table.numpy() for name, table in rotary_tables(decoder).items()}
     parts: dict[str, Any] = {
         "constants": layout.write_constants(constants, folder),
         "embed": layout.write_embedding(embedding_table(decoder).numpy(), folder),
@@ -137,7 +141,8 @@ def _write_parts(
         for variant in variants:
             model = int4.quantize(block) if variant == "int4" else block
             files = layout.write_graph(model, folder, f"block.{index}.{variant}")
-            entries[variant] = {**files, "activations": "float32", "constants": {name: name for name in constants}}
+            tables = {name: name for name in graph.tables_of(block)}
+            entries[variant] = {**files, "activations": "float32", "constants": tables}
         parts["blocks"].append(entries)
         tell("exporting block", index + 1, sizes.blocks)
     head = graph.finish_head(tracing.trace(HeadModule(decoder), tracing.HEAD_AXES, tracing.HEAD_OUT_AXES), sizes)
@@ -186,25 +191,15 @@ def _check_options(out: Path, server_dtype: str, client_dtypes: Sequence[str], n
 
 
 def _context(config: Any, max_context: int | None) -> int:
-    most = int(config.max_position_embeddings)
+    most = getattr(config, "max_position_embeddings", None)
+    if not isinstance(most, int):
+        raise ExportError(f"{config.model_type} models state no number of positions; not supported yet")
     context = min(most, DEFAULT_MAX_CONTEXT) if max_context is None else max_context
     if context > most:
         raise UsageError(f"--max-context {context} is more than the model's {most} positions")
     if context < MIN_CONTEXT:
         raise UsageError(f"a context of {context} positions is too short; {MIN_CONTEXT} is the least")
     return context
-
-
-def _check_sizes(decoder: Decoder) -> None:
-    s = decoder.sizes
-    if s.head_dim % 16:
-        raise ExportError(
-            f"heads of {s.head_dim} values are not supported yet: the attention kernel wants multiples of 16"
-        )
-    if s.heads % s.kv_heads:
-        raise ExportError(f"{s.heads} attention heads cannot share {s.kv_heads} key-value heads evenly")
-    if decoder.model.get_output_embeddings().weight.shape[0] != s.vocab_size:
-        raise ExportError("the head and the embedding know different numbers of tokens")
 
 
 def _name_of(model: str | Path) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from splitllm.bundle import BLOCK_INPUTS
 from splitllm.errors import ExportError
 
 from .modules import Sizes
@@ -22,10 +23,12 @@ Shape = tuple[int | str, ...]
 
 
 def finish_block(model: ModelProto, sizes: Sizes) -> ModelProto:
-    """Give a traced block the inputs, outputs and names of BUNDLE.md, "Graph of a block"."""
+    """Give a traced block the inputs, outputs and names of BUNDLE.md, "Graph of a block".
+
+    Behind the inputs that every block has come the tables that this one reads (`tables_of`).
+    """
     s = sizes
     states: Shape = ("batch", "rows", s.hidden_size)
-    rope: Shape = (s.max_context, s.head_dim // 2)
     cache: Shape = ("batch", s.kv_heads, "capacity", s.head_dim)
     present: Shape = ("batch", s.kv_heads, "present_capacity", s.head_dim)
     inputs = [
@@ -34,15 +37,20 @@ def finish_block(model: ModelProto, sizes: Sizes) -> ModelProto:
         _tensor("total_sequence_length", (), TensorProto.INT32),
         _tensor("past_key", cache),
         _tensor("past_value", cache),
-        _tensor("cos_cache", rope),
-        _tensor("sin_cache", rope),
     ]
+    names = {value.name for value in inputs}
+    inputs += [value for value in model.graph.input if value.name not in names]
     outputs = [
         _tensor("hidden_states_out", states),
         _tensor("present_key", present),
         _tensor("present_value", present),
     ]
     return _finish(model, inputs, outputs)
+
+
+def tables_of(block: ModelProto) -> list[str]:
+    """Names of the constants that a finished block reads: its inputs besides those that every block has."""
+    return [value.name for value in block.graph.input if value.name not in BLOCK_INPUTS]
 
 
 def finish_head(model: ModelProto, sizes: Sizes) -> ModelProto:
@@ -73,6 +81,9 @@ def _finish(model: ModelProto, inputs: list[onnx.ValueInfoProto], outputs: list[
     for simplify in (_drop_casts_to_the_same_type, _drop_reshapes_around_attention, _fuse_rms_norms):
         simplify(model)
         _drop_dead_code(graph)
+    used = {name for node in graph.node for name in node.input} | set(BLOCK_INPUTS)
+    for value in [value for value in graph.input if value.name not in used]:
+        graph.input.remove(value)
     _rename(graph)
     return _clean_model(graph)
 
@@ -278,8 +289,11 @@ def _rename(graph: GraphProto) -> None:
     new: dict[str, str] = {name: name for name in fixed}
     tensors = initializers(graph)
     ordered: list[TensorProto] = []
+    taken: set[str] = set()
     for number, node in enumerate(graph.node):
         name = _short(node.name) or f"{node.op_type}_{number}"
+        name = name if name not in taken else f"{name}_{number}"
+        taken.add(name)
         for index, value in enumerate(node.input):
             if value in tensors and value not in new:
                 new[value] = f"{name}.{index}"
@@ -299,9 +313,8 @@ def _rename(graph: GraphProto) -> None:
 def _short(name: str) -> str:
     """Drop the way to the layer: "/block/layers.0/mlp/…" -> "mlp/…"."""
     parts = [part for part in name.split("/") if part]
-    while parts and (parts[0] == "block" or parts[0].startswith("layers.")):
-        parts.pop(0)
-    return "/".join(parts)
+    layer = next((i for i, part in enumerate(parts[:4]) if parts[0] == "block" and part.endswith(".0")), -1)
+    return "/".join(parts[max(layer, 0 if parts[:1] == ["block"] else -1) + 1 :])
 
 
 def _rename_all(node: NodeProto, new: dict[str, str]) -> None:

@@ -72,6 +72,8 @@ def write_embedding(table: Float32Array, folder: Path) -> dict[str, Any]:
 def write_constants(tensors: Mapping[str, Float32Array], folder: Path) -> dict[str, Any]:
     """Write the tensors that all blocks share into one file, one after the other."""
     name, entries = "rope.float32.bin", {}
+    if not tensors:
+        return {}
     with (folder / name).open("wb") as file:
         for constant, tensor in tensors.items():
             file.write(bytes(-file.tell() % _ALIGNMENT))

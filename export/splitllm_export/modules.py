@@ -1,19 +1,30 @@
-"""The parts of a bundle as torch modules, cut out of the model's own class: its quirks stay transformers' code."""
+"""The parts of a bundle as torch modules, cut out of the model's own class: its quirks stay transformers' code.
+
+A block is the model's own base class with one layer left in it: the base prepares whatever its layers are given
+(positions, rotary tables), then the hidden states it would hand over are replaced by the block's input, and what
+the layer returns is the block's output. The head is the whole model with no layers left in it.
+"""
 
 from __future__ import annotations
 
 import copy
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import nn
 
 from splitllm.errors import ExportError
 
-from .attention import ATTENTION, AttentionStep, PassThroughCache, rotation_left_to_the_kernel
+from .attention import ATTENTION, AttentionStep, Heads, PassThroughCache, Recorder, Stop, running, table_names
+from .experts import is_sparse, make_dense
+from .quiet import first_line
+from .rotary import MOST_TABLES, RotaryTable, Table, find_rotation, is_rotary, read_tables, rotation_left_out
 
-_FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "final_norm")
+#: Heads of another size cannot be computed by the attention kernels.
+_HEAD_MULTIPLE: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,35 +42,51 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class Decoder:
-    """A causal language model with its parts found: `base` holds `layers` (named `layers_name`) and the final norm."""
+    """A causal language model with its parts found: the base model, from there its layers, its rotary tables."""
 
     model: Any
-    base: Any
-    layers_name: str
-    norm_name: str
+    base_name: str
+    layers_path: str
     sizes: Sizes
+    tables: tuple[RotaryTable, ...]
+
+    @property
+    def base(self) -> Any:
+        """The model without its head."""
+        return self.model.get_submodule(self.base_name)
 
     @property
     def layers(self) -> nn.ModuleList:
         """The decoder layers, in order."""
-        layers: nn.ModuleList = getattr(self.base, self.layers_name)
+        layers: nn.ModuleList = self.base.get_submodule(self.layers_path)
         return layers
+
+    @property
+    def unique_tables(self) -> list[RotaryTable]:
+        """Tables that differ."""
+        unique: list[RotaryTable] = []
+        for table in self.tables:
+            if not any(_same_table(table, other) for other in unique):
+                unique.append(table)
+        return unique
 
 
 def find_parts(model: Any, max_context: int) -> Decoder:
-    """Find layers, norm and sizes of a transformers model.
+    """Find layers, rotary tables and sizes of a transformers model.
 
     Raises:
-        ExportError: the model is not built as decoder layers, a final norm and a head.
+        ExportError: the model is not built as decoder layers and a head, or its rotation cannot be put into a table.
     """
-    config, base = model.config, model.base_model
+    config, kind = model.config, type(model).__name__
     blocks = config.num_hidden_layers
-    named = dict(base.named_children())
-    layers = next((n for n, m in named.items() if isinstance(m, nn.ModuleList) and len(m) == blocks), None)
-    norm = next((n for n in _FINAL_NORMS if n in named), None)
-    if layers is None or norm is None or model.get_output_embeddings() is None or not hasattr(base, "rotary_emb"):
-        raise ExportError(f"{type(model).__name__} is not built of decoder layers, a final norm and a head")
+    lists = [n for n, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == blocks]
+    base_name, _, path = min(lists, key=lambda name: name.count("."), default="").partition(".")
+    if not path or model.get_output_embeddings() is None or model.get_input_embeddings() is None:
+        raise ExportError(f"{kind} is not built of an embedding, decoder layers and a head")
+    base = model.get_submodule(base_name)
     heads = config.num_attention_heads
+    if not isinstance(heads, int):
+        raise ExportError(f"{kind} has layers of different numbers of heads; not supported yet")
     sizes = Sizes(
         blocks=blocks,
         hidden_size=config.hidden_size,
@@ -69,36 +96,171 @@ def find_parts(model: Any, max_context: int) -> Decoder:
         vocab_size=model.get_input_embeddings().weight.shape[0],
         max_context=max_context,
     )
-    return Decoder(model, base, layers, norm, sizes)
+    if sizes.head_dim % _HEAD_MULTIPLE:
+        raise ExportError(
+            f"heads of {sizes.head_dim} values are not supported: the attention kernels want multiples of 8"
+        )
+    if not isinstance(sizes.kv_heads, int) or heads % sizes.kv_heads:
+        raise ExportError(f"{heads} attention heads cannot share {sizes.kv_heads} key-value heads evenly")
+    if model.get_output_embeddings().weight.shape[0] != sizes.vocab_size:
+        raise ExportError("the head and the embedding know different numbers of tokens")
+    decoder = Decoder(model, base_name, path, sizes, tuple(read_tables(base, sizes.hidden_size, max_context)))
+    if len(decoder.unique_tables) > MOST_TABLES:
+        raise ExportError(f"{kind} has {len(decoder.unique_tables)} kinds of rotary embeddings; not supported yet")
+    return decoder
 
 
-def _cut(decoder: Decoder, start: int, end: int) -> Any:
-    """The model's base class with layers [start, end) only and no final norm; weights are shared, config is not."""
-    config = copy.deepcopy(decoder.model.config)
-    config.num_hidden_layers = end - start
-    config._attn_implementation = ATTENTION
-    if getattr(config, "layer_types", None):
-        config.layer_types = config.layer_types[start:end]
-    base = copy.copy(decoder.base)
-    base._modules = dict(base._modules)
-    base._modules[decoder.norm_name] = nn.Identity()
-    base._modules[decoder.layers_name] = nn.ModuleList(copy.deepcopy(layer) for layer in decoder.layers[start:end])
-    base.config = config
-    for module in base._modules[decoder.layers_name].modules():
+def _same_table(a: RotaryTable, b: RotaryTable) -> bool:
+    return torch.equal(a.cos, b.cos) and torch.equal(a.sin, b.sin)
+
+
+def rotary_tables(decoder: Decoder) -> dict[str, torch.Tensor]:
+    """The tables that blocks share, `float32[max_context, width]` each, by the name of the graphs' inputs."""
+    named = [(table_names(number), table) for number, table in enumerate(decoder.unique_tables)]
+    return {name: values for (cos, sin), table in named for name, values in ((cos, table.cos), (sin, table.sin))}
+
+
+def _share(module: nn.Module) -> Any:
+    """A copy of a module tree whose modules may be replaced and configured; parameters and buffers are shared."""
+    twin = copy.copy(module)
+    for name in (
+        "_modules",
+        "_parameters",
+        "_buffers",
+        "_forward_hooks",
+        "_forward_pre_hooks",
+        "_forward_pre_hooks_with_kwargs",
+    ):
+        vars(twin)[name] = copy.copy(vars(module)[name])
+    for name, child in module._modules.items():
+        twin._modules[name] = None if child is None else _share(child)
+    return twin
+
+
+def _cut(decoder: Decoder, index: int | None) -> Any:
+    """The base model with layer `index` only, or none, rotary tables and mixtures of experts made traceable."""
+    layers = decoder.layers
+    kept = [] if index is None else [layers[index]]
+    parent_path, _, name = decoder.layers_path.rpartition(".")
+    hidden_layers = decoder.base.get_submodule(parent_path)._modules[name]
+    decoder.base.get_submodule(parent_path)._modules[name] = nn.ModuleList(kept)
+    try:
+        base = _share(decoder.base)
+    finally:
+        decoder.base.get_submodule(parent_path)._modules[name] = hidden_layers
+    config = _config_of_layers(decoder.model.config, [] if index is None else [index])
+    numbers = {t.path: _number(decoder, t) for t in decoder.tables}
+    for path, module in list(base.named_modules()):
         if hasattr(module, "config"):
             module.config = config
+        if is_rotary(module):
+            table = next(t for t in decoder.tables if t.path == _old_path(path, decoder.layers_path, index))
+            _replace(base, path, Table(numbers[table.path], table.layout))
+        elif is_sparse(module):
+            _replace(base, path, make_dense(module))
     return base
 
 
+def _number(decoder: Decoder, table: RotaryTable) -> int:
+    return next(i for i, other in enumerate(decoder.unique_tables) if _same_table(table, other))
+
+
+def _old_path(path: str, layers_path: str, index: int | None) -> str:
+    """Where a module of the cut base stands in the whole one: its only layer has the number 0 here."""
+    start = f"{layers_path}.0."
+    return f"{layers_path}.{index}.{path.removeprefix(start)}" if path.startswith(start) else path
+
+
+def _replace(root: nn.Module, path: str, module: nn.Module) -> None:
+    parent, _, name = path.rpartition(".")
+    root.get_submodule(parent)._modules[name] = module
+
+
+def _config_of_layers(config: Any, layers: list[int]) -> Any:
+    """The config with what it says layer by layer reduced to `layers`."""
+    reduced, blocks = copy.deepcopy(config), config.num_hidden_layers
+    for name, value in vars(reduced).items():
+        if isinstance(value, list) and len(value) == blocks and name != "architectures":
+            setattr(reduced, name, [value[i] for i in layers])
+    reduced.num_hidden_layers = len(layers)
+    reduced._attn_implementation = ATTENTION
+    return reduced
+
+
+def _run_base(base: Any, **inputs: Any) -> Any:
+    """Call a base model with whatever of the inputs it knows, without masks or a cache of its own."""
+    known = inspect.signature(base.forward).parameters
+    inputs |= {"use_cache": True, "past_key_values": PassThroughCache()}
+    return base(**{name: value for name, value in inputs.items() if name in known and value is not None})
+
+
 class BlockModule(nn.Module):
-    """One decoder block with the inputs and outputs of BUNDLE.md."""
+    """One decoder block with the inputs and outputs of BUNDLE.md.
+
+    The first block of a model whose embeddings depend on the position also computes what comes before its layer.
+
+    Raises:
+        ExportError: the layer cannot be run alone, or its attention is none that the kernel computes.
+    """
 
     def __init__(self, decoder: Decoder, index: int) -> None:
         super().__init__()
-        self.block = _cut(decoder, index, index + 1)
-        self.block.set_input_embeddings(nn.Identity())  # it is fed hidden states
+        self.block = _cut(decoder, index)
         self.config = self.block.config
         self.sizes = decoder.sizes
+        self.heads = Heads(decoder.sizes.heads, decoder.sizes.kv_heads, decoder.sizes.head_dim)
+        self._layer = self.block.get_submodule(decoder.layers_path)[0]
+        self._from_base = index == 0 and embeds_positions(decoder)
+        self._tables = rotary_tables(decoder)
+        stubs = [module for module in self.block.modules() if isinstance(module, Table)]
+        self._left_out, self._rotation = find_rotation(
+            self._layer, stubs, self._tables, self.sizes.head_dim, self._queries_and_keys
+        )
+
+    def _queries_and_keys(self, recorder: Recorder) -> tuple[torch.Tensor, ...]:
+        """What reaches the layer's attention on a few random positions."""
+        random = torch.Generator().manual_seed(0)
+        weight = next(self._layer.parameters())
+        states = torch.randn(1, recorder.position_ids.shape[1], self.sizes.hidden_size, generator=random).to(
+            weight.dtype
+        )
+        with torch.no_grad(), running(recorder):
+            try:
+                self._run_layer(states, recorder.position_ids)
+            except Stop as stop:
+                return stop.values
+            except ExportError:
+                raise
+            except Exception as error:  # a foreign layer fails in its own way
+                raise ExportError(
+                    f"{type(self._layer).__name__} cannot be run alone ({first_line(error)}); not supported yet"
+                ) from error
+        raise ExportError(
+            f"{type(self._layer).__name__} does not use transformers' attention interface; not supported yet"
+        )
+
+    def _run_layer(self, states: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
+        def substitute(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if "hidden_states" in kwargs:
+                return args, kwargs | {"hidden_states": states}
+            return (states, *args[1:]), kwargs
+
+        def stop(_: nn.Module, __: Any, output: Any) -> None:
+            raise Stop(output[0] if isinstance(output, tuple) else output)
+
+        hooks = [self._layer.register_forward_hook(stop)]
+        if not self._from_base:
+            hooks.append(self._layer.register_forward_pre_hook(substitute, with_kwargs=True))
+        try:
+            _run_base(self.block, inputs_embeds=states, position_ids=position_ids, cache_position=position_ids[0])
+        except Stop as done:
+            if len(done.values) > 1:
+                raise  # a recorder's
+            return done.values[0]
+        finally:
+            for hook in hooks:
+                hook.remove()
+        raise ExportError(f"{type(self.block).__name__} does not call its layers; not supported yet")
 
     def forward(
         self,
@@ -107,18 +269,37 @@ class BlockModule(nn.Module):
         total_sequence_length: torch.Tensor,
         past_key: torch.Tensor,
         past_value: torch.Tensor,
-        cos_cache: torch.Tensor,
-        sin_cache: torch.Tensor,
+        cos_cache: torch.Tensor | None = None,
+        sin_cache: torch.Tensor | None = None,
+        cos_cache_1: torch.Tensor | None = None,
+        sin_cache_1: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """Shapes as in BUNDLE.md, "Graph of a block"."""
-        tensors = (seqlens_k, total_sequence_length, past_key, past_value, cos_cache, sin_cache)
-        step = AttentionStep(self.sizes.heads, self.sizes.kv_heads, self.sizes.head_dim, *tensors)
-        with rotation_left_to_the_kernel(next(iter(self.block.layers))):
-            out = self.block(inputs_embeds=hidden_states, past_key_values=PassThroughCache(), use_cache=True, step=step)
-        if step.present is None:
-            raise ExportError(f"{type(self.block).__name__} does not use transformers' attention interface")
-        key, value = step.present
-        return {"hidden_states_out": out.last_hidden_state, "present_key": key, "present_value": value}
+        given = {"cos_cache": cos_cache, "sin_cache": sin_cache, "cos_cache_1": cos_cache_1, "sin_cache_1": sin_cache_1}
+        rows = hidden_states.shape[1]
+        positions = (seqlens_k + (1 - rows))[:, None] + torch.arange(rows, dtype=torch.int32)[None]
+        step = AttentionStep(
+            self.heads,
+            seqlens_k,
+            total_sequence_length,
+            past_key,
+            past_value,
+            {name: table for name, table in given.items() if table is not None},
+            positions,
+            self._rotation,
+        )
+        with running(step):
+            if self._left_out:
+                with rotation_left_out(self._layer):
+                    states = self._run_layer(hidden_states, positions)
+            else:
+                states = self._run_layer(hidden_states, positions)
+        if len(step.present) != 1:
+            raise ExportError(
+                f"{type(self._layer).__name__} computes attention {len(step.present)} times; not supported yet"
+            )
+        key, value = step.present[0]
+        return {"hidden_states_out": states, "present_key": key, "present_value": value}
 
     def example(self) -> dict[str, torch.Tensor]:
         """Inputs to trace with: 3 rows on a past of 5 (the kernel wants batch 1 there)."""
@@ -129,60 +310,123 @@ class BlockModule(nn.Module):
             "total_sequence_length": torch.tensor(past + rows, dtype=torch.int32),
             "past_key": torch.zeros(1, s.kv_heads, past, s.head_dim),
             "past_value": torch.zeros(1, s.kv_heads, past, s.head_dim),
-            "cos_cache": torch.zeros(s.max_context, s.head_dim // 2),
-            "sin_cache": torch.zeros(s.max_context, s.head_dim // 2),
+            **self._tables,
         }
 
 
+class _Substitute(nn.Module):
+    """In place of a layer; whatever the base model asks it about itself, the layer answers."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        vars(self)["layer"] = layer  # not a child: nothing of it is traced
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(vars(self)["layer"], name)
+
+
+class _Give(_Substitute):
+    """Gives the hidden states that it was told last, as a layer of the model would."""
+
+    def __init__(self, layer: nn.Module, *, as_tuple: bool) -> None:
+        super().__init__(layer)
+        self.as_tuple = as_tuple
+        self.states = torch.zeros(0)
+
+    def forward(self, *_: Any, **__: Any) -> Any:
+        return (self.states,) if self.as_tuple else self.states
+
+
+class _Take(_Substitute):
+    """Stops the model with the hidden states that its first layer would receive."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        raise Stop(kwargs["hidden_states"] if "hidden_states" in kwargs else args[0])
+
+
 class HeadModule(nn.Module):
-    """Final norm and output projection: hidden states [B, S, hidden] -> logits [B, S, vocab]."""
+    """Whatever the model does after its last layer: hidden states [B, S, hidden] -> logits [B, S, vocab].
+
+    Raises:
+        ExportError: the model cannot be run without its layers.
+    """
 
     def __init__(self, decoder: Decoder) -> None:
         super().__init__()
-        self.norm = getattr(decoder.base, decoder.norm_name)
-        self.lm_head = decoder.model.get_output_embeddings()
-        self.config = copy.deepcopy(decoder.model.config)
-        self.softcap = getattr(self.config, "final_logit_softcapping", None)
+        self.config = _config_of_layers(decoder.model.config, [0])
+        self.head = copy.copy(decoder.model)
+        self.head._modules = dict(decoder.model._modules)
+        base = _cut(decoder, None)
+        self.head._modules[decoder.base_name] = base
+        self.head.config = base.config = self.config
+        self._hidden, self._vocab = decoder.sizes.hidden_size, decoder.sizes.vocab_size
+        self._tables = rotary_tables(decoder)
+        self._give: Any = None
+        for as_tuple in (False, True):
+            self._give = _Give(decoder.layers[0], as_tuple=as_tuple)
+            _replace(base, decoder.layers_path, nn.ModuleList([self._give]))
+            if self._works():
+                return
+        raise ExportError(f"{type(decoder.model).__name__} cannot be run without its layers; not supported yet")
+
+    def _works(self) -> bool:
+        try:
+            with torch.no_grad():
+                return self.forward(torch.zeros(2, 3, self._hidden))["logits"].shape == (2, 3, self._vocab)
+        except Exception:  # a model that expects the other kind of layer may fail in any way
+            return False
 
     def forward(self, hidden_states: torch.Tensor) -> dict[str, torch.Tensor]:
         """`logits` for every row."""
-        logits = self.lm_head(self.norm(hidden_states))
-        if self.softcap:
-            logits = torch.tanh(logits / self.softcap) * self.softcap
-        return {"logits": logits}
+        self._give.states = hidden_states
+        positions = torch.arange(hidden_states.shape[1], dtype=torch.int32)[None]
+        with running(Recorder(self._tables, positions)):
+            out = self.head(inputs_embeds=hidden_states, use_cache=False)
+        return {"logits": out.logits}
 
     def example(self) -> dict[str, torch.Tensor]:
         """Inputs to trace with."""
-        return {"hidden_states": torch.zeros(2, 3, self.config.hidden_size)}
+        return {"hidden_states": torch.zeros(2, 3, self._hidden)}
 
 
 def embedding_table(decoder: Decoder) -> torch.Tensor:
-    """What the first block receives for each token, `float32[vocab, hidden]`: the base model run with no layers.
+    """What the first block receives for each token, `float32[vocab, hidden]`.
 
-    So whatever a family does to its embeddings on the way (a scale, say) is in the table.
+    Whatever a family does to its embeddings on the way (a scale, say) is in the table, unless it depends on the
+    position; then the first block does it.
     """
-    base, vocab = _cut(decoder, 0, 0), decoder.sizes.vocab_size
+    vocab = decoder.sizes.vocab_size
     spans = [torch.arange(start, min(start + 4096, vocab)) for start in range(0, vocab, 4096)]
+    read = decoder.model.get_input_embeddings() if embeds_positions(decoder) else _entry(decoder)
     with torch.no_grad():
-        chunks = [base(input_ids=span[None], use_cache=False).last_hidden_state[0] for span in spans]
-    return torch.cat(chunks).float()
+        return torch.cat([read(span[None])[0] for span in spans]).float()
 
 
-def rotary_tables(decoder: Decoder) -> tuple[torch.Tensor, torch.Tensor]:
-    """cos and sin of the model's own rotary module, two `float32[max_context, head_dim / 2]`.
-
-    Raises:
-        ExportError: the rotation is not the kernel's (two halves turned by one table, fixed for all lengths).
-    """
-    s, rotary = decoder.sizes, decoder.base.rotary_emb
-    kind = getattr(rotary, "rope_type", "default")
-    if kind in ("dynamic", "longrope"):
-        raise ExportError(f"rotary embeddings of type {kind!r} change with the length of the text; not supported yet")
+def embeds_positions(decoder: Decoder) -> bool:
+    """Whether what the first layer receives for a token depends on the token's position."""
     with torch.no_grad():
-        tables = rotary(torch.zeros(1, 1, s.hidden_size), torch.arange(s.max_context)[None])
-    half = s.head_dim // 2
-    for table in tables:
-        if table.shape[-1] != s.head_dim or not torch.equal(table[..., :half], table[..., half:]):
-            raise ExportError("the model rotates only part of a head, or pairs its values otherwise; not supported yet")
-    cos, sin = (table[0, :, :half].float().contiguous() for table in tables)
-    return cos, sin
+        states = _entry(decoder)(torch.full((1, 4), decoder.sizes.vocab_size // 2))[0]
+    return not torch.equal(states, states[:1].expand_as(states))
+
+
+def _entry(decoder: Decoder) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A function from token ids [1, n] to what the first layer receives for them, [1, n, hidden]."""
+
+    base = _cut(decoder, None)
+    base.config.num_hidden_layers = 1
+    _replace(base, decoder.layers_path, nn.ModuleList([_Take(decoder.layers[0])]))
+    tables: Mapping[str, torch.Tensor] = rotary_tables(decoder)
+
+    def read(ids: torch.Tensor) -> torch.Tensor:
+        positions = torch.arange(ids.shape[1]).clamp(max=decoder.sizes.max_context - 1)[None]
+        try:
+            with running(Recorder(tables, positions)):
+                _run_base(base, input_ids=ids, position_ids=positions, cache_position=positions[0])
+        except Stop as stop:
+            return stop.values[0]
+        raise ExportError(f"{type(base).__name__} does not call its layers; not supported yet")
+
+    return read

@@ -15,8 +15,6 @@ from splitllm.types import SamplingParams
 
 from .quiet import first_line
 
-#: Families whose bundles are known to compute what transformers computes, in prefill, chunks and batches.
-SUPPORTED: Final = frozenset({"llama"})
 _hub: Any = transformers  # only half of it has types
 _HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _DECODERS: Final = ("ForCausalLM", "LMHeadModel")
@@ -62,9 +60,6 @@ def read_config(source: str | Path) -> Any:
         raise ExportError(
             f"{source} is a {kind}, not a decoder that generates text; nothing in it can be split by blocks"
         )
-    if config.model_type not in SUPPORTED:
-        known = ", ".join(sorted(SUPPORTED))
-        raise ExportError(f"{source}: {config.model_type} models are not supported yet; this version exports {known}")
     if getattr(config, "quantization_config", None):
         raise ExportError(
             f"{source} is already quantized; export the original weights, --client-dtype int4 quantizes them"

@@ -26,8 +26,6 @@ BLOCK_AXES: Final[Axes] = {
     "total_sequence_length": {},
     "past_key": {0: "batch", 2: "capacity"},
     "past_value": {0: "batch", 2: "capacity"},
-    "cos_cache": {},
-    "sin_cache": {},
 }
 BLOCK_OUT_AXES: Final[Axes] = {
     "hidden_states_out": {0: "batch", 1: "rows"},
@@ -39,7 +37,7 @@ HEAD_OUT_AXES: Final[Axes] = {"logits": {0: "batch", 1: "rows"}}
 
 
 class Traceable(Protocol):
-    """A part of the model that brings its own example inputs."""
+    """A part of the model that brings its own example inputs: those without axes of their own are tables."""
 
     config: Any
 
@@ -55,7 +53,8 @@ class _PartConfig(OnnxConfig):  # type: ignore[misc]  # optimum has no types
 
     def __init__(self, part: Traceable, inputs: Axes, outputs: Axes) -> None:
         super().__init__(part.config, task="feature-extraction")
-        self._part, self._inputs, self._outputs = part, inputs, outputs
+        self._part, self._outputs = part, outputs
+        self._inputs = {name: inputs.get(name, {}) for name in part.example()}
 
     @property
     def inputs(self) -> Axes:

@@ -19,6 +19,7 @@ from splitllm.bundle import Bundle
 from splitllm_export.exporter import export_model
 
 VOCAB = 259
+torch.set_num_threads(1)  # models this small compute faster than threads wait for each other
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"

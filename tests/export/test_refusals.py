@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import BertConfig, BertForMaskedLM, GPT2Config, Qwen2Config
+from transformers import BertConfig, BertForMaskedLM, BloomConfig, GPTJConfig
 
 from splitllm.errors import ExportError, MachineError, SplitLLMError, UsageError
 from splitllm_export import exporter, layout
@@ -14,6 +14,13 @@ from splitllm_export.exporter import export_model
 from splitllm_export.verifier import verify_bundle
 
 from .conftest import save_model, save_tokenizer
+
+LONGROPE = {
+    "rope_type": "longrope",
+    "factor": 4.0,
+    "short_factor": [1.0] * 8,
+    "long_factor": [2.0] * 8,
+}
 
 
 def _refusal(kind: type[SplitLLMError], model: Path | str, tmp_path: Path, **options: object) -> SplitLLMError:
@@ -26,12 +33,12 @@ def _refusal(kind: type[SplitLLMError], model: Path | str, tmp_path: Path, **opt
     return caught.value
 
 
-def test_a_family_that_is_not_known_to_be_right_is_refused_by_name(tmp_path: Path) -> None:
-    gpt2 = save_model(tmp_path / "gpt2", GPT2Config(vocab_size=259, n_embd=32, n_layer=1, n_head=2, n_positions=64))
-    assert "gpt2 models are not supported yet" in _refusal(ExportError, gpt2, tmp_path).message
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
-    qwen2 = save_model(tmp_path / "qwen2", Qwen2Config(vocab_size=259, num_key_value_heads=2, **sizes))
-    assert "qwen2 models are not supported yet" in _refusal(ExportError, qwen2, tmp_path).message
+def test_a_family_whose_attention_is_its_own_is_refused_by_name(tmp_path: Path) -> None:
+    gptj = save_model(tmp_path / "gptj", GPTJConfig(vocab_size=259, n_embd=32, n_layer=1, n_head=2, rotary_dim=8))
+    message = _refusal(ExportError, gptj, tmp_path).message
+    assert "GPTJBlock does not use transformers' attention interface; not supported yet" in message
+    bloom = save_model(tmp_path / "bloom", BloomConfig(vocab_size=259, hidden_size=32, n_layer=1, n_head=2))
+    assert "bloom models state no number of positions" in _refusal(ExportError, bloom, tmp_path).message
 
 
 def test_an_encoder_is_refused(tmp_path: Path) -> None:
@@ -106,8 +113,11 @@ def test_end_tokens_come_from_config_and_tokenizer(tmp_path: Path, make_checkpoi
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "'dynamic' change with the length"),
-        ({"hidden_size": 96}, "heads of 24 values"),
+        (
+            {"rope_scaling": LONGROPE, "original_max_position_embeddings": 32},
+            "'longrope' change with the length of the text; export with --max-context 32",
+        ),
+        ({"hidden_size": 80}, "heads of 20 values"),
         ({"intermediate_size": 80}, "mlp/down_proj/MatMul is 80 wide"),
         ({"quantization_config": {"quant_method": "awq", "bits": 4}}, "already quantized"),
     ],
