@@ -1,6 +1,7 @@
 /** The log of turns, and where it is scrolled to. */
 import type { Chat } from '../chat';
 import type { State } from '../state';
+import { listenForCodeCopies } from './copy';
 import { byId } from './dom';
 import { createTurnView, type TurnView } from './turn';
 
@@ -25,6 +26,7 @@ export function createConversation(chat: Chat): (state: State) => void {
     latest.hidden = following || distanceToEnd() <= NEAR_END_PX;
   }
 
+  listenForCodeCopies(log);
   log.addEventListener('scroll', () => {
     following = distanceToEnd() <= NEAR_END_PX;
     showLatest();

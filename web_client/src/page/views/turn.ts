@@ -1,7 +1,9 @@
 /** One question and its answer as two articles. */
 import type { Chat } from '../chat';
+import { createMarkdown } from '../markdown/view';
 import type { Answer, Turn } from '../state';
 import { answerFigures } from '../words';
+import { canCopy, copyButton } from './copy';
 import { button, element, setText } from './dom';
 import { focusMessage } from './focus';
 
@@ -10,19 +12,18 @@ export interface TurnView {
   update(answer: Answer, isLast: boolean): void;
 }
 
-const COPIED_MS = 2000;
-
 export function createTurnView(turn: Turn, chat: Chat): TurnView {
   const question = element('article', 'question', messageText(turn.question));
   question.setAttribute('aria-label', 'You');
 
-  const text = messageText('');
+  const markdown = createMarkdown();
+  const text = markdown.node;
   const dots = element('span', 'dots', element('i', ''), element('i', ''), element('i', ''));
   dots.setAttribute('aria-hidden', 'true');
   const remark = element('p', 'remark');
   const failure = element('p', 'failure');
   const figures = element('p', 'figures');
-  const copy = copyButton(() => text.textContent);
+  const copy = copyButton(() => shown?.text ?? '');
   const retry = button('button small', 'Try again', () => {
     chat.retry();
     focusMessage();
@@ -47,11 +48,12 @@ export function createTurnView(turn: Turn, chat: Chat): TurnView {
       // Words that trickle in would be read out one by one; the whole answer is spoken when it is complete.
       article.setAttribute('aria-busy', 'true');
       text.setAttribute('aria-live', 'off');
-      appendTo(text, answer.text);
+      markdown.update(answer.text, false);
     } else {
       article.removeAttribute('aria-busy');
       text.removeAttribute('aria-live');
-      if (wasOpen) speakWhole(text, answer.text);
+      markdown.update(answer.text, true);
+      if (wasOpen) speakWhole(text);
     }
     text.hidden = answer.text === '';
     show(remark, open || failed || answer.text !== '' ? '' : emptyRemark(answer));
@@ -72,18 +74,10 @@ function messageText(text: string): HTMLDivElement {
   return node;
 }
 
-/** Adds what is new, so that a selection in the text so far survives. */
-function appendTo(node: HTMLElement, text: string): void {
-  const before = node.textContent;
-  if (text.length > before.length && text.startsWith(before)) node.append(text.slice(before.length));
-  else setText(node, text);
-}
-
 /** A live region speaks of what is added, so the finished text is put in anew once the region is live again. */
-function speakWhole(node: HTMLElement, text: string): void {
-  setText(node, text);
+function speakWhole(node: HTMLElement): void {
   requestAnimationFrame(() => {
-    node.replaceChildren(text);
+    node.replaceChildren(...[...node.childNodes].map((child) => child.cloneNode(true)));
   });
 }
 
@@ -99,29 +93,4 @@ function show(node: HTMLElement, text: string): void {
 /** A line may break between the parts, not inside one. */
 function separated(parts: readonly string[]): (Node | string)[] {
   return parts.flatMap((part, index) => [...(index === 0 ? [] : [' · ']), element('span', 'part', part)]);
-}
-
-function canCopy(): boolean {
-  // Absent where the page is neither https nor localhost, whatever the types say.
-  return 'clipboard' in navigator;
-}
-
-function copyButton(text: () => string): HTMLButtonElement {
-  const node = button('button small quiet', 'Copy', () => {
-    navigator.clipboard.writeText(text()).then(
-      () => {
-        flash('Copied');
-      },
-      () => {
-        flash('Not allowed');
-      },
-    );
-  });
-  function flash(label: string): void {
-    node.textContent = label;
-    setTimeout(() => {
-      node.textContent = 'Copy';
-    }, COPIED_MS);
-  }
-  return node;
 }
