@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from splitllm.bundle import Bundle
+from splitllm.bundle import DTYPES, Bundle
 from splitllm.errors import BundleError
-from splitllm.types import Float32Array, TokenArray
+from splitllm.types import Float32Array, FloatArray, TokenArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class BlockRun:
     def __init__(self, bundle: Bundle, index: int, variant: str) -> None:
         files = bundle.block(index, variant)
         self._session = open_session(files.graph)
-        self._spec = bundle.spec
+        self._spec, self._dtype = bundle.spec, DTYPES[files.activations]
         self._constants = {
             name: np.array(bundle.constant(constant, files.activations)) for name, constant in files.constants.items()
         }
@@ -87,15 +87,16 @@ class BlockRun:
         """Carry every step through the block: past and present are one buffer, bound by pointer."""
         rows = max(step.row + len(step.past) for step in plan.steps)
         shape = (rows, self._spec.kv_heads, plan.capacity, self._spec.head_dim)
-        keys, values = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+        keys, values = np.zeros(shape, self._dtype), np.zeros(shape, self._dtype)
         return [self._step(step, hidden, keys, values) for step, hidden in zip(plan.steps, inputs, strict=True)]
 
-    def _step(self, step: Step, hidden: Float32Array, keys: Float32Array, values: Float32Array) -> Float32Array:
+    def _step(self, step: Step, hidden: Float32Array, keys: FloatArray, values: FloatArray) -> Float32Array:
         binding = self._session.io_binding()
+        hidden = np.ascontiguousarray(hidden, self._dtype)
         out = np.empty_like(hidden)
         lengths = np.array([past + step.count for past in step.past], np.int32)
         fed = {
-            "hidden_states": np.ascontiguousarray(hidden),
+            "hidden_states": hidden,
             "seqlens_k": lengths - 1,
             "total_sequence_length": np.array(lengths.max(), np.int32),
             **self._constants,
@@ -108,7 +109,7 @@ class BlockRun:
             _bind(binding.bind_output, f"present_{name}", shared)
         _bind(binding.bind_output, "hidden_states_out", out)
         self._session.run_with_iobinding(binding)
-        return out
+        return out.astype(np.float32, copy=False)
 
 
 def run_head(bundle: Bundle, hidden: Sequence[Float32Array]) -> list[Float32Array]:

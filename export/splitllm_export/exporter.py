@@ -6,7 +6,7 @@ import contextlib
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,12 +18,14 @@ from splitllm.bundle import Bundle
 from splitllm.errors import ExportError, MachineError, UsageError
 from splitllm.types import Float32Array, TokenArray
 
-from . import graph, int4, layout, source, tracing
+from . import layout, source
 from .gate import Progress, Reference, check_numbers
-from .modules import BlockModule, Decoder, HeadModule, embedding_table, find_parts, rotary_tables
+from .modules import find_parts
+from .parts import write_parts
 from .quiet import quiet_libraries
+from .variants import HEADS, VARIANTS
 
-SERVER_DTYPES: Final = ("float32",)
+#: What browsers are offered unless asked otherwise.
 CLIENT_DTYPES: Final = ("float32", "int4")
 #: Unless asked otherwise a bundle promises no more than this: rotary tables and KV memory grow with it.
 DEFAULT_MAX_CONTEXT: Final = 8192
@@ -77,7 +79,9 @@ def export_model(
     """
     out = Path(out)
     _check_options(out, server_dtype, client_dtypes, name)
-    variants = [variant for variant in CLIENT_DTYPES if variant == "float32" or variant in client_dtypes]
+    wanted = {"float32", server_dtype, *client_dtypes}
+    variants = [variant for variant in VARIANTS if variant in wanted]
+    heads = [variant for variant in VARIANTS if variant in ("float32", HEADS[server_dtype])]
     tell = progress or (lambda *_: None)
     with quiet_libraries(), torch.no_grad():
         tell("reading the model", 0, 1)
@@ -88,8 +92,9 @@ def export_model(
         decoder = find_parts(source.load_model(model, config), context)
         tell("reading the model", 1, 1)
         with _published_whole(out) as folder:
-            parts = _write_parts(decoder, variants, folder, tell)
-            (folder / "tokenizer.json").write_text(texts.tokenizer_json, "utf-8")
+            files = layout.Folder(folder)
+            files.write("tokenizer.json", texts.tokenizer_json.encode())
+            parts = write_parts(decoder, variants, heads, files, tell)
             manifest = {
                 "name": name or _name_of(model),
                 "architecture": config.model_type,
@@ -98,11 +103,11 @@ def export_model(
                 "generation": generation,
                 "parts": parts,
             }
-            layout.write_manifest(folder, **manifest, figures={})
+            layout.write_manifest(files, **manifest, figures={})
             found = check_numbers(
                 Bundle.open(folder, verify=False), reference_of(decoder.model), prompt=texts.prompt, progress=tell
             )
-            layout.write_manifest(folder, **manifest, figures={v: f.as_manifest() for v, f in found.items()})
+            layout.write_manifest(files, **manifest, figures={v: f.as_manifest() for v, f in found.items()})
             bundle = Bundle.open(folder, verify=True)
         return _summary(out, bundle, sum(p.numel() for p in decoder.model.parameters()))
 
@@ -121,33 +126,6 @@ def reference_of(model: Any) -> Reference:
         return np.asarray(out.logits[0].float().numpy(), np.float32)
 
     return logits
-
-
-def _write_parts(
-    decoder: Decoder, variants: Sequence[str], folder: Path, tell: Callable[[str, int, int], None]
-) -> dict[str, Any]:
-    """Everything but tokenizer and manifest; block by block, so that memory holds the model and one block."""
-    sizes = decoder.sizes
-    constants = {name: table.numpy() for name, table in rotary_tables(decoder).items()}
-    parts: dict[str, Any] = {
-        "constants": layout.write_constants(constants, folder),
-        "embed": layout.write_embedding(embedding_table(decoder).numpy(), folder),
-        "blocks": [],
-    }
-    for index in range(sizes.blocks):
-        traced = tracing.trace(BlockModule(decoder, index), tracing.BLOCK_AXES, tracing.BLOCK_OUT_AXES)
-        block = graph.finish_block(traced, sizes)
-        entries = {}
-        for variant in variants:
-            model = int4.quantize(block) if variant == "int4" else block
-            files = layout.write_graph(model, folder, f"block.{index}.{variant}")
-            tables = {name: name for name in graph.tables_of(block)}
-            entries[variant] = {**files, "activations": "float32", "constants": tables}
-        parts["blocks"].append(entries)
-        tell("exporting block", index + 1, sizes.blocks)
-    head = graph.finish_head(tracing.trace(HeadModule(decoder), tracing.HEAD_AXES, tracing.HEAD_OUT_AXES), sizes)
-    parts["head"] = {"float32": {**layout.write_graph(head, folder, "head.float32"), "activations": "float32"}}
-    return parts
 
 
 @contextlib.contextmanager
@@ -177,11 +155,9 @@ def _published_whole(out: Path) -> Iterator[Path]:
 
 
 def _check_options(out: Path, server_dtype: str, client_dtypes: Sequence[str], name: str | None) -> None:
-    if server_dtype not in SERVER_DTYPES:
-        raise UsageError(f"server dtype {server_dtype} is not supported yet; use {' or '.join(SERVER_DTYPES)}")
-    for dtype in client_dtypes:
-        if dtype not in CLIENT_DTYPES:
-            raise UsageError(f"client dtype {dtype} is not supported yet; use {' or '.join(CLIENT_DTYPES)}")
+    for side, dtype in (("server", server_dtype), *(("client", dtype) for dtype in client_dtypes)):
+        if dtype not in VARIANTS:
+            raise UsageError(f"there is no {side} dtype {dtype[:40]!r}; use one of {', '.join(VARIANTS)}")
     if name is not None and not _NAME.fullmatch(name):
         raise UsageError(f"the name {name[:140]!r} must be of letters, digits, '.', '_' and '-', at most 128")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):

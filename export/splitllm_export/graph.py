@@ -13,6 +13,7 @@ from splitllm.bundle import BLOCK_INPUTS
 from splitllm.errors import ExportError
 
 from .modules import Sizes
+from .weightless import Part
 
 _PRODUCER: Final = "splitllm"
 _MICROSOFT: Final = "com.microsoft"
@@ -22,7 +23,7 @@ _NORM_CHAIN: Final = ("Pow", "ReduceMean", "Add", "Sqrt", "Div", "Mul")
 Shape = tuple[int | str, ...]
 
 
-def finish_block(model: ModelProto, sizes: Sizes) -> ModelProto:
+def finish_block(part: Part, sizes: Sizes) -> Part:
     """Give a traced block the inputs, outputs and names of BUNDLE.md, "Graph of a block".
 
     Behind the inputs that every block has come the tables that this one reads (`tables_of`).
@@ -39,24 +40,24 @@ def finish_block(model: ModelProto, sizes: Sizes) -> ModelProto:
         _tensor("past_value", cache),
     ]
     names = {value.name for value in inputs}
-    inputs += [value for value in model.graph.input if value.name not in names]
+    inputs += [value for value in part.model.graph.input if value.name not in names]
     outputs = [
         _tensor("hidden_states_out", states),
         _tensor("present_key", present),
         _tensor("present_value", present),
     ]
-    return _finish(model, inputs, outputs)
+    return _finish(part, inputs, outputs)
 
 
-def tables_of(block: ModelProto) -> list[str]:
+def tables_of(block: Part) -> list[str]:
     """Names of the constants that a finished block reads: its inputs besides those that every block has."""
-    return [value.name for value in block.graph.input if value.name not in BLOCK_INPUTS]
+    return [value.name for value in block.model.graph.input if value.name not in BLOCK_INPUTS]
 
 
-def finish_head(model: ModelProto, sizes: Sizes) -> ModelProto:
+def finish_head(part: Part, sizes: Sizes) -> Part:
     """Give a traced head the input and output of BUNDLE.md, "Graph of the head"."""
     inputs = [_tensor("hidden_states", ("batch", "rows", sizes.hidden_size))]
-    return _finish(model, inputs, [_tensor("logits", ("batch", "rows", sizes.vocab_size))])
+    return _finish(part, inputs, [_tensor("logits", ("batch", "rows", sizes.vocab_size))])
 
 
 def initializers(graph: GraphProto) -> dict[str, TensorProto]:
@@ -68,8 +69,8 @@ def _tensor(name: str, shape: Shape, dtype: int = TensorProto.FLOAT) -> onnx.Val
     return helper.make_tensor_value_info(name, dtype, shape)
 
 
-def _finish(model: ModelProto, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto]) -> ModelProto:
-    graph = model.graph
+def _finish(part: Part, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto]) -> Part:
+    model, graph = part.model, part.model.graph
     for fields, exact in ((graph.input, inputs), (graph.output, outputs)):
         if {value.name for value in fields} != {value.name for value in exact}:
             raise ExportError(
@@ -85,7 +86,7 @@ def _finish(model: ModelProto, inputs: list[onnx.ValueInfoProto], outputs: list[
     for value in [value for value in graph.input if value.name not in used]:
         graph.input.remove(value)
     _rename(graph)
-    return _clean_model(graph)
+    return Part(_clean_model(graph), part.weights)
 
 
 def _clean_model(graph: GraphProto) -> ModelProto:

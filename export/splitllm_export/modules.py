@@ -22,6 +22,7 @@ from .attention import ATTENTION, AttentionStep, Heads, PassThroughCache, Record
 from .experts import is_sparse, make_dense
 from .quiet import first_line
 from .rotary import MOST_TABLES, RotaryTable, Table, find_rotation, is_rotary, read_tables, rotation_left_out
+from .weights import widened
 
 #: Heads of another size cannot be computed by the attention kernels.
 _HEAD_MULTIPLE: Final = 8
@@ -157,7 +158,8 @@ def _cut(decoder: Decoder, index: int | None) -> Any:
             table = next(t for t in decoder.tables if t.path == _old_path(path, decoder.layers_path, index))
             _replace(base, path, Table(numbers[table.path], table.layout))
         elif is_sparse(module):
-            _replace(base, path, make_dense(module))
+            with widened(module):
+                _replace(base, path, make_dense(module))
     return base
 
 
@@ -220,10 +222,7 @@ class BlockModule(nn.Module):
     def _queries_and_keys(self, recorder: Recorder) -> tuple[torch.Tensor, ...]:
         """What reaches the layer's attention on a few random positions."""
         random = torch.Generator().manual_seed(0)
-        weight = next(self._layer.parameters())
-        states = torch.randn(1, recorder.position_ids.shape[1], self.sizes.hidden_size, generator=random).to(
-            weight.dtype
-        )
+        states = torch.randn(1, recorder.position_ids.shape[1], self.sizes.hidden_size, generator=random)
         with torch.no_grad(), running(recorder):
             try:
                 self._run_layer(states, recorder.position_ids)

@@ -14,6 +14,7 @@ from splitllm.errors import ExportError, UsageError
 from splitllm.types import SamplingParams
 
 from .quiet import first_line
+from .weights import compute_in_float32, stored_types_kept
 
 _hub: Any = transformers  # only half of it has types
 _HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -68,7 +69,7 @@ def read_config(source: str | Path) -> Any:
 
 
 def load_model(source: str | Path, config: Any) -> Any:
-    """The model in float32, from safetensors only; every weight must be there.
+    """The model, from safetensors only; every weight must be there. Weights are mapped, and computed with in float32.
 
     Raises:
         ExportError: the weights are missing, incomplete, damaged or stored as pickle.
@@ -79,14 +80,15 @@ def load_model(source: str | Path, config: Any) -> Any:
             "save the model with safe_serialization=True"
         )
     try:
-        model, report = _hub.AutoModelForCausalLM.from_pretrained(
-            str(source),
-            config=config,
-            dtype=torch.float32,
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        with stored_types_kept():
+            model, report = _hub.AutoModelForCausalLM.from_pretrained(
+                str(source),
+                config=config,
+                dtype=torch.float32,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
     except OSError as error:
         raise ExportError(f"{source}: no safetensors weights can be read ({first_line(error)})") from error
     except Exception as error:  # damaged weights raise whatever the reader of that part raises
@@ -96,7 +98,7 @@ def load_model(source: str | Path, config: Any) -> Any:
         raise ExportError(
             f"{source}: the checkpoint lacks {len(missing)} weights, {missing[0]} for one; it is incomplete"
         )
-    return model.eval()
+    return compute_in_float32(model.eval())
 
 
 def read_texts(source: str | Path, config: Any, chat_template: str | None) -> Texts:

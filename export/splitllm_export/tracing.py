@@ -1,8 +1,9 @@
-"""A torch module -> ONNX, through Optimum's `export()`."""
+"""A torch module -> ONNX, through Optimum's `export()`. Weights stay where they are (`weightless`)."""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -11,10 +12,13 @@ import torch
 from optimum.exporters.onnx import export
 from optimum.exporters.onnx.base import OnnxConfig
 from optimum.utils import NormalizedTextConfig
+from torch import nn
 
 from splitllm.errors import ExportError
 
+from . import weightless
 from .quiet import first_line
+from .weightless import Part
 
 OPSET: Final = 18
 
@@ -51,10 +55,11 @@ class _PartConfig(OnnxConfig):  # type: ignore[misc]  # optimum has no types
 
     NORMALIZED_CONFIG_CLASS = NormalizedTextConfig
 
-    def __init__(self, part: Traceable, inputs: Axes, outputs: Axes) -> None:
+    def __init__(self, part: Traceable, inputs: Axes, outputs: Axes, weights: Mapping[str, nn.Parameter]) -> None:
         super().__init__(part.config, task="feature-extraction")
-        self._part, self._outputs = part, outputs
+        self._part, self._outputs, self._weights = part, outputs, weights
         self._inputs = {name: inputs.get(name, {}) for name in part.example()}
+        self._inputs |= {f"{weightless.WEIGHTS}.{name}": {} for name in weights}
 
     @property
     def inputs(self) -> Axes:
@@ -65,20 +70,25 @@ class _PartConfig(OnnxConfig):  # type: ignore[misc]  # optimum has no types
         return self._outputs
 
     def generate_dummy_inputs(self, framework: str = "pt", **_: Any) -> dict[str, Any]:  # noqa: ARG002  # Optimum's signature
-        return self._part.example()
+        return {**self._part.example(), weightless.WEIGHTS: weightless.example(self._weights)}
 
 
-def trace(part: Traceable, inputs: Axes, outputs: Axes) -> onnx.ModelProto:
-    """The part as an ONNX model with its weights inside, as Optimum leaves it.
+def trace(part: Traceable, inputs: Axes, outputs: Axes) -> Part:
+    """The part as an ONNX graph as Optimum leaves it, its matrices as placeholders.
 
     Raises:
         ExportError: the tracer cannot express the part in ONNX.
     """
-    with tempfile.TemporaryDirectory(prefix="splitllm-export-") as folder:
+    module: Any = part
+    with (
+        tempfile.TemporaryDirectory(prefix="splitllm-export-") as folder,
+        weightless.weights_as_inputs(module) as weights,
+    ):
         path = Path(folder) / "part.onnx"
+        config = _PartConfig(part, inputs, outputs, weights)
         # Inputs and outputs get their exact types in graph.py, so Optimum need not run the part to find its axes.
         try:
-            export(part, _PartConfig(part, inputs, outputs), path, opset=OPSET, disable_dynamic_axes_fix=True)
+            export(module, config, path, opset=OPSET, disable_dynamic_axes_fix=True)
         except Exception as error:  # torch and Optimum share no base class
             raise ExportError(f"a part of the model cannot be written as ONNX ({first_line(error)})") from error
-        return onnx.load(path)
+        return weightless.take_out(onnx.load(path), weights)

@@ -32,7 +32,8 @@ def test_export_ends_with_sizes_errors_and_the_next_command(
     assert captured.out.startswith("mine: 1 blocks")
     assert captured.out.endswith(f"Next: splitllm serve {out}\n")
     assert "int4 blocks" in captured.out
-    assert captured.err.splitlines() == ["reading the model 1/1", "exporting block 1/1", "checking block 1/1"]
+    steps = ["reading the model 1/1", "exporting block 1/1", "exporting head 1/1", "checking block 1/1"]
+    assert captured.err.splitlines() == steps
     assert Bundle.open(Path(out)).chat_template == template.read_text()
 
 

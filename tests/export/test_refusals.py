@@ -12,6 +12,7 @@ from splitllm.errors import ExportError, MachineError, SplitLLMError, UsageError
 from splitllm_export import exporter, layout
 from splitllm_export.exporter import export_model
 from splitllm_export.verifier import verify_bundle
+from splitllm_export.weightless import Part
 
 from .conftest import save_model, save_tokenizer
 
@@ -136,8 +137,8 @@ def test_a_llama_that_the_kernels_cannot_run_is_refused(
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"server_dtype": "float16"}, "server dtype float16"),
-        ({"client_dtypes": ("int3",)}, "client dtype int3"),
+        ({"server_dtype": "bfloat16"}, "no server dtype 'bfloat16'"),
+        ({"client_dtypes": ("int3",)}, "no client dtype 'int3'"),
         ({"max_context": 1000}, "more than the model's 128"),
         ({"max_context": 8}, "too short"),
         ({"name": "../x"}, "name"),
@@ -166,12 +167,12 @@ def _shift_weights(monkeypatch: pytest.MonkeyPatch, change: Callable[[bytearray]
     """Change the last block's float32 weights after they are written."""
     write = layout.write_graph
 
-    def write_and_change(model: object, folder: Path, stem: str) -> dict:
-        names = write(model, folder, stem)  # type: ignore[arg-type]  # passed through
+    def write_and_change(part: Part, folder: layout.Folder, stem: str) -> dict:
+        names = write(part, folder, stem)
         if stem == "block.0.float32":
-            data = bytearray((folder / f"{stem}.bin").read_bytes())
+            data = bytearray((folder.path / f"{stem}.bin").read_bytes())
             change(data)
-            (folder / f"{stem}.bin").write_bytes(data)
+            (folder.path / f"{stem}.bin").write_bytes(data)
         return names
 
     monkeypatch.setattr(layout, "write_graph", write_and_change)
