@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .sampler import log_probabilities, sample
+from .sampler import Draw, Sampler, log_probabilities
 from .types import FinishReason, Float32Array, Logprobs, SamplingParams
 
 #: A character takes at most four bytes, and a byte-level token holds at least one.
@@ -49,7 +49,23 @@ class TurnEnded:
     queue_ms: float
 
 
-Event = TokenDrawn | TurnEnded
+@dataclass(frozen=True, slots=True)
+class Resplitted:
+    """A session's split changed within a turn; or not (`done` false), because the turn had ended.
+
+    ran_to: positions that had run until then. length: those that the row still holds. end: position after the prompt and
+    the tokens drawn so far; the rows `[length, end)` are to come anew, as a prompt does.
+    """
+
+    session: str
+    turn: int
+    done: bool
+    ran_to: int = 0
+    length: int = 0
+    end: int = 0
+
+
+Event = TokenDrawn | TurnEnded | Resplitted
 
 
 class Generation:
@@ -89,7 +105,15 @@ class Generation:
 
     def draw(self, logits: Float32Array) -> Drawn:
         """Draw the next token from logits float32[vocab_size]."""
-        token = sample(logits, self._sampling, self._seen, self._generator)
+        return draw_all(Sampler(), [self], logits[None])[0]
+
+    @property
+    def next_draw(self) -> Draw:
+        """How the next token is drawn."""
+        return Draw(self._sampling, self._seen, self._generator)
+
+    def take(self, token: int, logits: Float32Array) -> Drawn:
+        """Add the token that was drawn from logits float32[vocab_size]."""
         if token in self._end_tokens:
             return Drawn(token, FinishReason.STOP, ends_silently=True)
         self.tokens.append(token)
@@ -112,3 +136,9 @@ class Generation:
             self._text_start, self._next_start = self._next_start, len(self.tokens)
         found = [(text.index(stop), stop) for stop in self._stop if stop in text]
         return min(found)[1] if found else None
+
+
+def draw_all(sampler: Sampler, generations: Sequence[Generation], logits: Float32Array) -> list[Drawn]:
+    """Draw the next token of each answer from its row of logits float32[B, vocab_size], all at once."""
+    tokens = sampler.draw(logits, [generation.next_draw for generation in generations])
+    return [generation.take(token, row) for generation, token, row in zip(generations, tokens, logits, strict=True)]

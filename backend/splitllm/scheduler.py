@@ -1,23 +1,25 @@
 """Which work runs next: continuous batching over sessions with different splits. A pure state machine.
 
 A tick is schedule, run, complete: `schedule` picks one decode step of every session that has one ready and at most one
-prefill chunk, round robin, so that no decode waits longer than one chunk; the engine runs it; `complete` turns
-logits into tokens, and for split 0 queues the next step at once.
+chunk of prompt rows (`policy.share_prefill` says whose), so that no decode waits longer than one chunk; the engine
+runs it; `complete` draws the tokens of the whole batch, and for split 0 queues the next step at once.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .generation import Event, Generation, TokenDrawn, TurnEnded
+from .generation import Drawn, Event, Generation, Resplitted, TokenDrawn, TurnEnded, draw_all
+from .policy import WaitingPrompt, share_prefill
+from .sampler import Sampler
 from .slots import Move, SlotTable
-from .types import PREFILL_CHUNK, FinishReason, Float32Array
+from .types import PREFILL_CHUNK, FinishReason, Float32Array, Sla
 from .work import Batch, Work
 
 
@@ -28,31 +30,39 @@ class _Stream:
     split: int
     length: int = 0
     turn: int = 0
-    prompt_end: int = 0
+    prompt_end: int = 0  # position after the rows that come before the next token is drawn
+    answer_start: int = 0  # position of the answer's first token
     generation: Generation | None = None
     waiting: deque[tuple[int, NDArray[Any]]] = field(default_factory=deque)  # (position, values), in order
     cancelled: bool = False
     began_ms: float = 0.0
     first_run_ms: float | None = None
+    last_served: int = 0  # number of the tick of prefill that last computed rows of it
 
 
 class Scheduler:
     """Sessions, their rows, and the work they wait for."""
 
-    def __init__(self, rows: int, blocks: int, *, chunk: int = PREFILL_CHUNK) -> None:
+    def __init__(self, rows: int, blocks: int, *, chunk: int = PREFILL_CHUNK, sla: Sla | None = None) -> None:
+        """`rows`: those of the engine. `chunk`: prompt rows per tick. `sla`: what deadlines are counted from."""
         self._slots = SlotTable(rows)
         self._blocks = blocks
         self._chunk = chunk
-        self._streams: OrderedDict[str, _Stream] = OrderedDict()  # in round-robin order
+        self._sla = sla or Sla()
+        self._streams: dict[str, _Stream] = {}
+        self._prefill_ticks = 0
+        self._sampler = Sampler()
 
     # -- sessions -----------------------------------------------------------------------------------------------------
 
-    def can_open(self) -> bool:
-        """Whether a row is free. One row stays spare, so that an open session can always move to another split."""
-        return len(self._slots) + 1 < self._slots.rows
-
     def open(self, session: str, split: int) -> list[Move]:
-        """Seat a session; the moves must be carried out before the next batch runs."""
+        """Seat a session; the moves must be carried out before the next batch runs.
+
+        Whoever opens sessions leaves one row spare, so that an open one can always move to another split.
+
+        Raises:
+            ValueError: no row is free (a fault of the caller).
+        """
         moves = self._slots.insert(session, split)
         self._streams[session] = _Stream(split)
         return moves
@@ -70,6 +80,19 @@ class Scheduler:
         moves += self._slots.remove(old_name)
         stream.split = split
         return moves
+
+    def resplit_turn(self, session: str, turn: int, split: int) -> tuple[list[Move], Resplitted]:
+        """The same within a turn: what waited is dropped, and rows are awaited anew (PROTOCOL.md, section 4)."""
+        stream = self._streams[session]
+        if stream.generation is None or stream.turn != turn or stream.cancelled:
+            return [], Resplitted(session, turn, done=False)
+        ran_to = stream.length
+        moves = self.resplit(session, split)
+        stream.waiting.clear()
+        stream.prompt_end = stream.answer_start + len(stream.generation.tokens)
+        return moves, Resplitted(
+            session, turn, done=True, ran_to=ran_to, length=stream.length, end=stream.prompt_end
+        )
 
     def close(self, session: str) -> list[Move]:
         """Forget a session and its work."""
@@ -94,6 +117,7 @@ class Scheduler:
         stream = self._streams[session]
         stream.length = min(stream.length, start)
         stream.turn, stream.prompt_end, stream.generation = turn, prompt_end, generation
+        stream.answer_start = prompt_end
         stream.cancelled, stream.began_ms, stream.first_run_ms = False, now_ms, None
         stream.waiting.clear()
 
@@ -101,8 +125,7 @@ class Scheduler:
         """Queue rows that arrived; rows of a turn that has ended are dropped."""
         stream = self._streams[session]
         if stream.generation is not None and turn == stream.turn:
-            for offset in range(0, len(values), self._chunk):
-                stream.waiting.append((position + offset, values[offset : offset + self._chunk]))
+            stream.waiting.append((position, values))
 
     def cancel(self, session: str, turn: int) -> None:
         """End a turn at the next tick; no error if it has ended already."""
@@ -122,45 +145,59 @@ class Scheduler:
 
     def schedule(self, now_ms: float) -> tuple[Batch, list[str]]:
         """The next batch, and the session of each of its works. Empty when nothing is ready."""
-        prefill: list[tuple[str, Work]] = []
-        decode: list[tuple[str, Work]] = []
-        for session, stream in self._streams.items():
-            if not stream.waiting:
-                continue
-            position, values = stream.waiting[0]
-            is_prompt = position < stream.prompt_end
-            if is_prompt and len(values) > 1 and prefill:
-                continue
-            stream.waiting.popleft()
-            end = position + len(values)
-            work = Work(self._slots.row(session), stream.split, position, values, wants_logits=end >= stream.prompt_end)
-            (decode if len(values) == 1 else prefill).append((session, work))
-            if stream.first_run_ms is None:
-                stream.first_run_ms = now_ms
-        if prefill:
-            self._streams.move_to_end(prefill[0][0])
+        single = {name for name, s in self._streams.items() if s.waiting and len(s.waiting[0][1]) == 1}
+        decode = [(name, self._take(name, 1, now_ms)) for name in single]
+        prefill = [(name, self._take(name, rows, now_ms)) for name, rows in self._share_prefill(single, now_ms)]
         decode.sort(key=lambda item: item[1].row)
-        works = prefill + decode
         batch = Batch(tuple(work for _, work in prefill), tuple(work for _, work in decode))
-        return batch, [session for session, _ in works]
+        return batch, [session for session, _ in prefill + decode]
+
+    def _share_prefill(self, others: Collection[str], now_ms: float) -> list[tuple[str, int]]:
+        """Sessions with several rows waiting that run in this tick, and how many rows; `others` run a single one."""
+        prompts = [
+            WaitingPrompt(name, len(stream.waiting[0][1]), stream.began_ms + self._sla.ttft_ms, stream.last_served)
+            for name, stream in self._streams.items()
+            if stream.waiting and name not in others
+        ]
+        if not prompts:
+            return []
+        self._prefill_ticks += 1
+        shares = share_prefill(prompts, tick=self._prefill_ticks, now_ms=now_ms, rows=self._chunk)
+        for name, _ in shares:
+            self._streams[name].last_served = self._prefill_ticks
+        return shares
+
+    def _take(self, session: str, rows: int, now_ms: float) -> Work:
+        """The first `rows` rows that wait, as work."""
+        stream = self._streams[session]
+        position, values = stream.waiting.popleft()
+        if rows < len(values):
+            stream.waiting.appendleft((position + rows, values[rows:]))
+            values = values[:rows]
+        if stream.first_run_ms is None:
+            stream.first_run_ms = now_ms
+        wants_logits = position + rows >= stream.prompt_end
+        return Work(self._slots.row(session), stream.split, position, values, wants_logits)
 
     def complete(self, batch: Batch, sessions: Sequence[str], logits: Float32Array) -> list[Event]:
         """Take the results of a batch, as the engine gave them: tokens drawn and turns ended."""
-        events: list[Event] = []
-        scores = iter(logits)
+        drawing: list[tuple[str, Generation]] = []
+        rows: list[int] = []
+        wanted = 0
         for session, work in zip(sessions, batch.works, strict=True):
             stream = self._streams[session]
             stream.length = work.position + work.tokens
             if work.wants_logits:
-                row = next(scores)
                 if stream.generation is not None:
-                    events += self._draw(session, stream, row)
-        return events
+                    drawing.append((session, stream.generation))
+                    rows.append(wanted)
+                wanted += 1
+        scores = logits if len(rows) == wanted else logits[rows]
+        drawn = draw_all(self._sampler, [generation for _, generation in drawing], scores)
+        return [event for (session, _), one in zip(drawing, drawn, strict=True) for event in self._note(session, one)]
 
-    def _draw(self, session: str, stream: _Stream, scores: Float32Array) -> list[Event]:
-        generation = stream.generation
-        assert generation is not None  # noqa: S101  # the caller looked
-        drawn = generation.draw(scores)
+    def _note(self, session: str, drawn: Drawn) -> list[Event]:
+        stream = self._streams[session]
         if drawn.ends_silently:
             return [self._end(session, stream, FinishReason.STOP)]
         events: list[Event] = [TokenDrawn(session, stream.turn, stream.length, drawn.token, drawn.logprobs)]

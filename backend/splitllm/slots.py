@@ -44,7 +44,13 @@ class SlotTable:
         return len(self) < self.rows
 
     def insert(self, session: str, split: int) -> list[Move]:
-        """Seat a session behind the last one of its split; returns the moves, to be done in order, that make room."""
+        """Seat a session behind the last one of its split; returns the moves, to be done in order, that make room.
+
+        Raises:
+            ValueError: no row is free.
+        """
+        if not self.can_insert():
+            raise ValueError(f"all {self.rows} rows are taken")
         target = bisect_right(self._splits, split)
         moves = []
         hole = len(self)

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splitllm.errors import TurnError
-from splitllm.sampler import check_sampling, sample
+from splitllm.sampler import Draw, Sampler, check_sampling, sample
 from splitllm.types import Float32Array, SamplingParams
+from tests.unit.plain_sampler import plain_sample
 
 
 class Dice(np.random.Generator):
@@ -271,3 +272,59 @@ def test_settings_without_meaning_are_refused_by_name(params: SamplingParams, na
 def test_settings_at_the_ends_of_their_ranges_are_taken() -> None:
     check_sampling(SamplingParams(0, 1, 0, 0, 1))
     check_sampling(SamplingParams(100, 1e-9, 2**31 - 1, 1, 100))
+
+
+# -- batches ----------------------------------------------------------------------------------------------------------
+
+PARAMS = [
+    SamplingParams(),
+    SamplingParams(temperature=1.0),
+    SamplingParams(temperature=0.7, top_p=0.9),
+    SamplingParams(temperature=1.3, top_k=40),
+    SamplingParams(temperature=0.8, top_k=50, top_p=0.95, min_p=0.02, repetition_penalty=1.1),
+    SamplingParams(temperature=1.0, min_p=0.1),
+    SamplingParams(temperature=2.0, top_p=0.999),
+    SamplingParams(repetition_penalty=1.3),
+    SamplingParams(temperature=1e-3, top_p=0.5, top_k=3),
+    SamplingParams(temperature=0.9, top_k=1500, top_p=0.8),
+]
+
+
+@pytest.mark.parametrize("vocab", [1, 2, 7, 300, 743, 49152, 150001])
+@pytest.mark.parametrize("spread", [0.01, 1.0, 8.0])
+def test_a_batch_draws_what_each_row_alone_draws_by_the_plain_definition(vocab: int, spread: float) -> None:
+    chance = np.random.default_rng([vocab, int(100 * spread)])
+    logits = (spread * chance.standard_normal((len(PARAMS), vocab))).astype(np.float32)
+    logits[::3] = logits[::3].round(1)  # with ties
+    seen = [chance.integers(0, vocab, count % (vocab + 1)).tolist() for count in range(len(PARAMS))]
+    ours, theirs = ([np.random.default_rng(row) for row in range(len(PARAMS))] for _ in range(2))
+    draws = [Draw(*row) for row in zip(PARAMS, seen, ours, strict=True)]
+    sampler = Sampler()
+    for _ in range(1 if vocab > 10000 else 20):
+        expected = [plain_sample(*row) for row in zip(logits, PARAMS, seen, theirs, strict=True)]
+        assert sampler.draw(logits, draws) == expected
+
+
+@given(
+    st.integers(1, 6000),
+    st.sampled_from([0.0, 0.05, 1.0, 4.0, 30.0]),
+    st.floats(0.05, 5.0),
+    st.sampled_from([0.001, 0.3, 0.9, 0.99, 1.0]),
+    st.sampled_from([0, 1, 5, 64, 2000]),
+    st.sampled_from([0.0, 0.01, 1.0]),
+    st.integers(0, 2**32),
+)
+@settings(max_examples=120, deadline=None)
+def test_whatever_the_settings_the_draw_is_that_of_the_plain_definition(
+    vocab: int, spread: float, temperature: float, top_p: float, top_k: int, min_p: float, seed: int
+) -> None:
+    logits = (spread * np.random.default_rng(seed).standard_normal(vocab)).astype(np.float32)
+    params = SamplingParams(temperature, top_p, top_k, min_p)
+    for number in (0.0, 0.2, 0.7, 0.999):
+        assert sample(logits, params, (), Dice(number)) == plain_sample(logits, params, (), Dice(number))
+
+
+def test_rows_without_a_finite_best_score_do_not_disturb_their_neighbours() -> None:
+    logits = np.array([[np.nan, 1, 2], [1, np.inf, 0], [0, 5, 1], [-np.inf] * 3], np.float32)
+    draws = [Draw(SamplingParams(temperature=1.0), (), Dice(0.5)) for _ in range(4)]
+    assert Sampler().draw(logits, draws) == [0, 1, 1, 0]

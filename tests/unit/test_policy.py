@@ -1,0 +1,56 @@
+"""The scheduler's choices, by themselves."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from splitllm.policy import PIECE_ROWS, WaitingPrompt, share_prefill
+
+prompts = st.lists(
+    st.builds(
+        WaitingPrompt,
+        session=st.uuids().map(str),
+        rows=st.integers(2, 300),
+        deadline_ms=st.floats(0, 1000),
+        last_served=st.integers(0, 50),
+    ),
+    min_size=1,
+    max_size=12,
+    unique_by=lambda prompt: prompt.session,
+)
+
+
+@given(prompts, st.integers(51, 100), st.floats(0, 1000), st.integers(1, 128))
+def test_a_tick_computes_at_least_one_row_and_never_more_than_it_may(
+    waiting: list[WaitingPrompt], tick: int, now_ms: float, rows: int
+) -> None:
+    shares = share_prefill(waiting, tick=tick, now_ms=now_ms, rows=rows)
+    by_name = {prompt.session: prompt for prompt in waiting}
+    assert len({session for session, _ in shares}) == len(shares) >= 1
+    assert all(1 <= share <= by_name[session].rows for session, share in shares)
+    assert sum(share for _, share in shares) + PIECE_ROWS * (len(shares) - 1) <= rows
+    # Only the first may be cut short: a piece that leaves rows over is paid for twice.
+    assert all(share == by_name[session].rows for session, share in shares[1:])
+
+
+@given(prompts, st.floats(0, 1000))
+def test_nobody_waits_longer_than_two_ticks_for_each_prompt_there_is(
+    waiting: list[WaitingPrompt], now_ms: float
+) -> None:
+    last = {prompt.session: 50 for prompt in waiting}
+    for tick in range(51, 51 + 6 * len(waiting)):
+        now = [WaitingPrompt(p.session, p.rows, p.deadline_ms, last[p.session]) for p in waiting]
+        for session, _ in share_prefill(now, tick=tick, now_ms=now_ms, rows=64):
+            last[session] = tick
+        assert all(tick - served <= 2 * len(waiting) for served in last.values())
+
+
+def test_a_tick_by_deadline_serves_the_earliest_that_can_still_be_met() -> None:
+    waiting = [WaitingPrompt("overdue", 64, 10.0), WaitingPrompt("far", 64, 900.0), WaitingPrompt("near", 64, 300.0)]
+    assert share_prefill(waiting, tick=1, now_ms=50.0, rows=64) == [("near", 64)]
+
+
+def test_a_tick_by_turn_serves_who_has_waited_longest() -> None:
+    waiting = [WaitingPrompt("a", 64, 10.0, last_served=8), WaitingPrompt("b", 64, 900.0, last_served=3)]
+    assert share_prefill(waiting, tick=10, now_ms=50.0, rows=64) == [("b", 64)]
