@@ -10,8 +10,9 @@ from ..bench import planner
 from .tables import columns
 
 _DESCRIPTION = """\
-Plan random models of 96 stages in two phases, and small ones that brute force can answer too. Times are the best of
-three runs of each problem; optimality_gap is what a search that was cut short cannot rule out.
+Plan random models of 96 stages in two phases, and small ones that brute force can answer too. Times are processor time,
+the best of three runs of each problem (one run where it takes longer than 200 ms); the gap is what a search that was
+cut short cannot rule out.
 """
 
 

@@ -36,10 +36,7 @@ from .problem import Placement, Problem
 from .search import Found, Objective, minimise
 from .two_runs import RunTable, is_two_runs
 
-#: Labels kept per stage (see `_default_cap`): with up to four crossings the front is small as a rule, and labels are
-#: searched only where `two_runs` cannot help.
-_FEW_CROSSINGS: Final = 4
-_FEW_CROSSINGS_CAP: Final = 20_000
+#: Labels kept per stage (see `_default_cap`).
 _LABEL_CAP: Final = 4000
 _LEAST_CAP: Final = 256
 _BOUND_CAP: Final = 32
@@ -63,9 +60,9 @@ class Solution:
 def solve_dp(problem: Problem | Tables, *, label_cap: int | None = None, shortcuts: bool = True) -> Solution:
     """The placement of least server cost within all limits; exact unless `gap` is above 0.
 
-    `label_cap` bounds the labels kept per stage (default: 20,000 with up to four crossings, otherwise 4000, and fewer
-    beyond 100 stages or two phases). One cut is read off prefix sums and up to four crossings off pairs of runs;
-    `shortcuts=False` searches labels there too, for the same answer.
+    `label_cap` bounds the labels kept per stage (default: 4000, and fewer beyond 100 stages or two phases). One cut is
+    read off prefix sums and up to four crossings off pairs of runs; `shortcuts=False` searches labels there too, for
+    the same answer.
     """
     tables = problem if isinstance(problem, Tables) else Tables.of(problem)
     cap = label_cap or _default_cap(tables.problem)
@@ -111,10 +108,8 @@ def _two_runs(tables: Tables, runs: RunTable, best: Placement | None, cap: int) 
 
 def _default_cap(problem: Problem) -> int:
     """Labels per stage so that a hard problem takes seconds: fewer beyond 100 stages and two phases."""
-    most = problem.max_crossings
-    cap = _LABEL_CAP if most is None or most > _FEW_CROSSINGS else _FEW_CROSSINGS_CAP
     long = max(1.0, len(problem.stages) / 100)
-    return max(_LEAST_CAP, int(cap / long / max(1, len(problem.phases) - 1)))
+    return max(_LEAST_CAP, int(_LABEL_CAP / long / max(1, len(problem.phases) - 1)))
 
 
 def _no_worse_than_greedy(tables: Tables, found: Found) -> Found:

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from .exact import Axis, Tables
 from .problem import Placement, Problem, Side
 
-#: Longer problems have too many pairs (n⁴/24) and go to the label search.
-MOST_STAGES: Final = 256
+#: Longer problems, which `problem_from_json` refuses, have too many pairs (n⁴/24) and go to the label search.
+MOST_STAGES: Final = 512
 _LONGEST: Final = 1 << 62
 
 _Integers = NDArray[np.int64]
