@@ -86,12 +86,19 @@ def request_classes() -> Iterator[RequestClass]:
 
 
 def problem(
-    asked: RequestClass, *, slack: float = SLACK, wire: int = HALF, slower: float = 1.0, busier: float = 1.0
+    asked: RequestClass,
+    *,
+    slack: float = SLACK,
+    wire: int = HALF,
+    slower: float = 1.0,
+    busier: float = 1.0,
+    held: float | None = None,
 ) -> Problem:
-    """The planner's problem: operations as the server's cost, as many crossings as wanted, no limit on memory.
+    """The planner's problem: operations as the server's cost, and as many crossings as wanted.
 
     The limit is `slack` times the latency of everything on the server, so it does not depend on any plan. `wire` is the
-    size of an activation on the link in bytes; `slower` multiplies the client's times, `busier` the server's.
+    size of an activation on the link in bytes; `slower` multiplies the client's times, `busier` the server's;
+    `held` is the share of the model that fits into the client's memory, None for any.
     """
     stages = asked.model.profile(asked.length)
     link = asked.network.link()
@@ -113,9 +120,11 @@ def problem(
         input_bytes=moved,
         output_bytes=output,
     )
+    memory = [stage.parameters * HALF for stage in stages]
     return Problem(
         stages=tuple(stage.name for stage in stages),
         phases=(phase,),
         link=link,
-        client_memory=[stage.parameters * HALF for stage in stages],
+        client_memory=memory,
+        client_memory_limit=None if held is None else held * sum(memory),
     )

@@ -82,8 +82,12 @@ def _report(result: dict[str, Any]) -> str:
                 "-" if over is None else f"+{_percent(over)}",
             )
         )
+    variants: list[tuple[str, ...]] = [("variant", "dp", "prefix", "all-client", "better greedy")]
+    for row in result["variants"]:
+        shares = (*(row["saved"][policy] for policy in policies[:3]), row["better_greedy_saved"])
+        variants.append((row["variant"], *map(_percent, shares)))
     head = f"Answers at most {result['setup']['slack']:g} times as late as from the server alone."
-    return f"{head}\n\n{columns(rows)}\n\n{columns(slacks)}"
+    return f"{head}\n\n{columns(rows)}\n\n{columns(slacks)}\n\n{columns(variants)}"
 
 
 def _percent(share: float | None) -> str:
