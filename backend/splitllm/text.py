@@ -59,6 +59,10 @@ class TextCodec:
         """Text of token ids; special tokens are left out."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
 
+    def token_text(self, token: int) -> str:
+        """Text of one token by itself, a special one's name included; U+FFFD stands for a part of a character."""
+        return str(self._tokenizer.decode([token], skip_special_tokens=False))
+
     def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """Token ids of a conversation whose next message is the assistant's."""
         return self.encode(self.render(messages))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import re
+import shutil
+import sys
 import threading
 import webbrowser
 from pathlib import Path
@@ -12,6 +15,8 @@ from typing import Any
 from ..errors import MachineError, UsageError
 from ..types import Sla
 
+#: Back to the line's begin, and clear it.
+_CLEAR_LINE = "\r\x1b[2K"
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
@@ -67,6 +72,18 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="end sessions that are silent for so long (default: %(default)s)",
     )
+    parser.add_argument(
+        "--drain-s",
+        type=positive,
+        default=30.0,
+        metavar="X",
+        help="when told to stop, let answers in work finish for so long (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--session-log",
+        metavar="FILE",
+        help="append a line of JSON for each session that ends; - is stderr (default: stderr, unless a terminal)",
+    )
     parser.add_argument("--threads", type=count, metavar="N", help="threads to compute with (default: all cores)")
     parser.add_argument(
         "--allowed-origin",
@@ -110,7 +127,10 @@ def serve_bundle(args: argparse.Namespace, bundle: Path, *, open_browser: bool =
         allowed_origins=tuple(args.allowed_origin),
         idle_timeout_s=args.idle_timeout_s,
         threads=args.threads,
+        drain_s=args.drain_s,
     )
+    write_session_log(args.session_log)
+    on_terminal = sys.stdout.isatty()
 
     def announce(server: Any, url: str) -> None:
         spec = server.bundle.spec
@@ -120,8 +140,40 @@ def serve_bundle(args: argparse.Namespace, bundle: Path, *, open_browser: bool =
             # A text browser on a machine without a display would keep whoever calls it; that must not be the server.
             threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
-    serve_module.serve(config, on_ready=announce)
+    narrator = serve_module.Narrator(
+        ready=announce,
+        news=lambda line: print(f"{_CLEAR_LINE if on_terminal else ''}{line}", flush=True),
+        summary=show_live if on_terminal else lambda line: print(line, flush=True),
+        summary_every_s=1.0 if on_terminal else 60.0,
+        every_summary=on_terminal,
+    )
+    serve_module.serve(config, narrator)
     return 0
+
+
+def show_live(line: str) -> None:
+    """Put a line in the place of the last one, on a terminal."""
+    print(f"{_CLEAR_LINE}{line[: shutil.get_terminal_size().columns - 1]}", end="", flush=True)
+
+
+def write_session_log(target: str | None) -> None:
+    """Send the lines of sessions that end to a file or to stderr, and nowhere else.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    logger = logging.getLogger("splitllm.sessions")
+    if target is None and sys.stderr.isatty():  # the live summary is what a person reads there
+        return
+    try:
+        to_stderr = target is None or target == "-"
+        handler = logging.StreamHandler() if to_stderr else logging.FileHandler(str(target), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--session-log {target} cannot be written ({error.strerror}); name another file") from None
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
 
 
 def import_server() -> Any:

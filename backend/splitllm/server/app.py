@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any, Final
@@ -21,8 +22,10 @@ from ..text import TextCodec
 from .config import ServerConfig
 from .connection import Connection
 from .metrics import Figures, Metrics
+from .openai_api import OpenAiApi, engine_stopped, shutting_down
 from .planning import Admission
 from .static import add_headers, bundle_handler, host_guard, page_handler
+from .summary import Snapshot
 from .telemetry import Telemetry
 
 log = logging.getLogger(__name__)
@@ -57,6 +60,15 @@ class Server:
             max_rows=config.max_rows,
             max_message_bytes=max(_TEXT_LIMIT, 32 + 4 * config.max_rows * spec.hidden_size),
             idle_timeout_s=config.idle_timeout_s,
+        )
+        self.api = OpenAiApi(
+            bundle,
+            config,
+            runner=self.runner,
+            admission=self.admission,
+            codec=self.codec,
+            telemetry=self.telemetry,
+            max_context=self.limits.max_context,
         )
         self.greeting = Greeting(f"splitllm/{__version__}", spec.name, bundle.identity, spec, config.sla, self.limits)
 
@@ -122,17 +134,36 @@ class Server:
     def session_states(self) -> dict[tuple[str, str], int]:
         """How many sessions there are, by (api, state)."""
         states = Counter(connection.state for connection in self.connections)
-        return {
+        named = {
             ("websocket", state.value.replace(" ", "_")): states[state]
             for state in (State.NEW, State.GREETED, State.IDLE, State.IN_TURN)
         }
+        return {**named, ("openai", "in_turn"): self.api.in_turn}
+
+    def snapshot(self) -> Snapshot:
+        """What the summary line is made of."""
+        states, totals = self.session_states(), self.telemetry.totals
+        budget = self.admission.budget
+        return Snapshot(
+            time_s=time.monotonic(),
+            sessions=len(self.admission.sessions),
+            in_turn=sum(number for (_, state), number in states.items() if state == "in_turn"),
+            kv_reserved_bytes=budget.reserved_bytes,
+            kv_limit_bytes=budget.limit_bytes,
+            draining=self.draining,
+            tokens=totals.tokens,
+            decode_ticks=totals.decode_ticks,
+            decode_rows=totals.decode_rows,
+            sla_hits=totals.sla_hits,
+            sla_misses=totals.sla_misses,
+        )
 
     async def drain(self, limit_s: float) -> None:
         """Take no new sessions, let turns in work finish for at most `limit_s`, and say goodbye to the others."""
-        self.draining = True
+        self.draining = self.api.draining = True
         for connection in self.connections:
             connection.drain()
-        tasks = list(self.connections.values())
+        tasks = [*self.connections.values(), *self.api.requests]
         if tasks:
             await asyncio.wait(tasks, timeout=limit_s)
 
@@ -157,17 +188,21 @@ class Server:
     def _engine_lost(self, _fault: BaseException) -> None:
         for connection in self.connections:
             connection.lose_engine()
+        self.api.fail(engine_stopped())
 
 
 def make_app(server: Server) -> web.Application:
     """The application. The engine's thread starts and stops with it."""
     config = server.config
-    app = web.Application(middlewares=[host_guard(config.host, config.allowed_origins)])
+    app = web.Application(
+        middlewares=[host_guard(config.host, config.allowed_origins)], client_max_size=config.max_body_bytes
+    )
     app.on_response_prepare.append(add_headers)
     app.router.add_get("/health", server.health)
     app.router.add_get("/ready", server.ready)
     app.router.add_get("/metrics", server.expose_metrics)
     app.router.add_get("/v1/session", server.session)
+    server.api.add_routes(app.router)
     app.router.add_get("/bundle/{name}", bundle_handler(server.bundle))
     if config.page is not None:
         app.router.add_get("/{path:.*}", page_handler(config.page))
@@ -183,10 +218,13 @@ def make_app(server: Server) -> web.Application:
         server.runner.engine.close()
 
     async def say_goodbye(_app: web.Application) -> None:
+        server.draining = server.api.draining = True
         for connection in server.connections:
             connection.shut_down()
-        if server.connections:
-            await asyncio.wait(server.connections.values(), timeout=_GOODBYE_S)
+        server.api.fail(shutting_down())
+        tasks = [*server.connections.values(), *server.api.requests]
+        if tasks:
+            await asyncio.wait(tasks, timeout=_GOODBYE_S)
 
     app.cleanup_ctx.append(lifetime)
     app.on_shutdown.append(say_goodbye)

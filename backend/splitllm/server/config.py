@@ -13,6 +13,7 @@ class ServerConfig:
     """Settings of one server.
 
     kv_memory_bytes: keys and values of all sessions together; None takes what max_sessions full sessions need.
+    drain_s: turns in work get so long to finish when the server is told to stop.
     idle_timeout_s: a session that sends nothing for so long is closed.
     up_bytes_per_ms, down_bytes_per_ms: bandwidth assumed of a client's link; latency is measured per session.
     """
@@ -27,9 +28,14 @@ class ServerConfig:
     allowed_origins: tuple[str, ...] = ()
     idle_timeout_s: float = 600.0
     threads: int | None = None
+    drain_s: float = 30.0
     up_bytes_per_ms: float = 1250.0
     down_bytes_per_ms: float = 6250.0
 
+    #: Bytes of a request's body over HTTP; text of a context of 100,000 tokens is about half of it.
+    max_body_bytes: int = 1 << 20
+    #: Seconds in which the body of a request must have arrived.
+    body_timeout_s: float = 30.0
     #: Rows a frame may hold; a client sends chunks of types.PREFILL_CHUNK, some room is left for others.
     max_rows: int = 256
     #: Seconds the server waits for a client to take what it is sent.

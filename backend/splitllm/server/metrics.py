@@ -24,7 +24,20 @@ from ..types import FinishReason, ModelSpec, Sla
 #: Ways to use the server; the label `api`.
 APIS: Final = ("websocket", "openai")
 #: Refusals that only HTTP knows; `other` stands for whatever is not in the list.
-HTTP_CODES: Final = ("invalid_request", "model_not_found", "context_length_exceeded", "other")
+HTTP_CODES: Final = (
+    "invalid_type",
+    "invalid_value",
+    "missing_required_parameter",
+    "unsupported_parameter",
+    "unknown_parameter",
+    "model_not_found",
+    "context_length_exceeded",
+    "request_timeout",
+    "unknown_url",
+    "method_not_allowed",
+    "unsupported_encoding",
+    "other",
+)
 REFUSALS: Final = (*WIRE_CODES, *HTTP_CODES)
 BOUNDS: Final = ("ttft", "tpot", "memory", "blocks_ready", "model", "backend", "forced", "other")
 #: Groups of neighbouring blocks that engine seconds are told for.

@@ -7,6 +7,8 @@ import errno
 import signal
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
 
 from aiohttp import web
 
@@ -15,6 +17,10 @@ from ..engines.onnx import OnnxEngine
 from ..errors import MachineError
 from .app import Server, make_app
 from .config import ServerConfig
+from .summary import is_news, summary_line
+
+#: A connection that sends no whole request head for so long is closed.
+_SILENT_CONNECTION_S: Final = 75.0
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -54,8 +60,23 @@ def load(config: ServerConfig) -> Server:
     return Server(bundle, engine, config)
 
 
-def serve(config: ServerConfig, *, on_ready: Callable[[Server, str], None]) -> None:
-    """Serve until SIGINT or SIGTERM. `on_ready` gets the server and its URL once it answers.
+@dataclass(frozen=True, slots=True)
+class Narrator:
+    """Who is told what happens.
+
+    ready: the server and its URL, once it answers. news: a sentence. summary: the line of summary.py, every
+    `summary_every_s` seconds; `every_summary` asks for it even when nothing has changed.
+    """
+
+    ready: Callable[[Server, str], None]
+    news: Callable[[str], None]
+    summary: Callable[[str], None]
+    summary_every_s: float
+    every_summary: bool
+
+
+def serve(config: ServerConfig, narrator: Narrator) -> None:
+    """Serve until SIGINT or SIGTERM, then drain; a second signal ends the process at once.
 
     Raises:
         MachineError: the port cannot be had.
@@ -63,22 +84,66 @@ def serve(config: ServerConfig, *, on_ready: Callable[[Server, str], None]) -> N
     """
     listener = bind(config.host, config.port)
     try:
-        asyncio.run(_serve(load(config), listener, on_ready))
+        asyncio.run(_serve(load(config), listener, narrator))
     finally:
         listener.close()
 
 
-async def _serve(server: Server, listener: socket.socket, on_ready: Callable[[Server, str], None]) -> None:
+def app_runner(server: Server) -> web.AppRunner:
+    """What runs the application."""
+    return web.AppRunner(
+        make_app(server),
+        access_log=None,
+        handle_signals=False,
+        shutdown_timeout=5.0,
+        keepalive_timeout=_SILENT_CONNECTION_S,
+        auto_decompress=False,  # nobody needs to send compressed bodies, and a small one may unpack into a large one
+    )
+
+
+async def _serve(server: Server, listener: socket.socket, narrator: Narrator) -> None:
+    stop = _on_first_signal()
+    runner = app_runner(server)
+    await runner.setup()
+    summaries = None
+    try:
+        await web.SockSite(runner, listener).start()
+        host, port = listener.getsockname()[:2]
+        narrator.ready(server, f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+        summaries = asyncio.create_task(_tell_summaries(server, narrator))
+        await stop.wait()
+        if in_turn := server.snapshot().in_turn:
+            turns = f"{in_turn} turn{'s' if in_turn > 1 else ''}"
+            narrator.news(f"Stopping: {turns} may finish for {server.config.drain_s:g} s; once more to stop at once.")
+        await server.drain(server.config.drain_s)
+    finally:
+        if summaries is not None:
+            summaries.cancel()
+        await runner.cleanup()
+
+
+def _on_first_signal() -> asyncio.Event:
+    """Set by the first SIGINT or SIGTERM; the second does what it does by default, and ends the process at once."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    app_runner = web.AppRunner(make_app(server), access_log=None, handle_signals=False, shutdown_timeout=5.0)
-    await app_runner.setup()
-    try:
-        await web.SockSite(app_runner, listener).start()
-        host, port = listener.getsockname()[:2]
-        on_ready(server, f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
-        await stop.wait()
-    finally:
-        await app_runner.cleanup()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def first() -> None:
+        stop.set()
+        for number in numbers:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+
+    for number in numbers:
+        loop.add_signal_handler(number, first)
+    return stop
+
+
+async def _tell_summaries(server: Server, narrator: Narrator) -> None:
+    before = server.snapshot()
+    while True:
+        await asyncio.sleep(narrator.summary_every_s)
+        now = server.snapshot()
+        if narrator.every_summary or is_news(before, now):
+            narrator.summary(summary_line(before, now))
+        before = now

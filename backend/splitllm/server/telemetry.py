@@ -134,6 +134,10 @@ class SessionAccount:
         metrics.plans.labels(str(split)).inc()
         metrics.plan_bounds.labels(bound if bound in BOUNDS else "other").inc()
         self.split = split
+        self.enter()
+
+    def enter(self) -> None:
+        """The session is open: from now on its steps are counted, and its end will have a line."""
         self.telemetry.enter(self)
 
     def turn_began(self, prompt_tokens: int) -> None:

@@ -1,0 +1,320 @@
+"""The OpenAI-compatible API: `/v1/models` and `/v1/chat/completions`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+from aiohttp import web
+
+from ..bundle import Bundle
+from ..errors import CapacityError, UsageError
+from ..runner import Runner
+from ..text import TextCodec
+from .config import ServerConfig
+from .openai_answer import ClientGoneError, Completion, Piece
+from .openai_schema import ApiError, ChatRequest, parse_chat, usage
+from .planning import Admission
+from .telemetry import Telemetry
+
+#: Seconds after which a client may try again when the server is full or stops.
+_RETRY_AFTER_S: Final = 5
+#: Requests beyond max_sessions whose bodies may be read and checked, to be told that the server is full.
+_WAITING_ROOM: Final = 64
+_PATHS: Final = {"/v1/models": "GET", "/v1/chat/completions": "POST", "/v1/session": "GET"}
+
+
+class OpenAiApi:
+    """Requests over HTTP that want an answer in words, served by the same engine as the sessions."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        config: ServerConfig,
+        *,
+        runner: Runner,
+        admission: Admission,
+        codec: TextCodec,
+        telemetry: Telemetry,
+        max_context: int,
+    ) -> None:
+        self._bundle, self._config, self._max_context = bundle, config, max_context
+        self._runner, self._admission, self._codec, self._telemetry = runner, admission, codec, telemetry
+        self._created = int(time.time())
+        self.draining = False
+        #: Requests in work, and their answers once these have begun.
+        self.requests: dict[asyncio.Task[Any], Completion | None] = {}
+
+    @property
+    def in_turn(self) -> int:
+        """Answers in work."""
+        return sum(completion is not None for completion in self.requests.values())
+
+    def add_routes(self, router: web.UrlDispatcher) -> None:
+        """Everything under `/v1/` that no other route has taken."""
+        router.add_get("/v1/models", self.models)
+        router.add_get("/v1/models/{model}", self.model)
+        router.add_post("/v1/chat/completions", self.chat)
+        router.add_route("*", "/v1/{path:.*}", self.unknown)
+
+    def fail(self, error: ApiError) -> None:
+        """End all answers in work with an error."""
+        for completion in self.requests.values():
+            if completion is not None:
+                completion.fail(error)
+
+    # -- handlers -----------------------------------------------------------------------------------------------------
+
+    async def models(self, _request: web.Request) -> web.Response:
+        """`GET /v1/models`."""
+        return web.json_response({"object": "list", "data": [self._model()]})
+
+    async def model(self, request: web.Request) -> web.Response:
+        """`GET /v1/models/{model}`."""
+        try:
+            self._check_model(request.match_info["model"])
+        except ApiError as error:
+            return self._refuse(error)
+        return web.json_response(self._model())
+
+    async def unknown(self, request: web.Request) -> web.Response:
+        """Whatever this server does not have under `/v1/`."""
+        method = _PATHS.get(request.path)
+        if method is not None:
+            error = ApiError(405, f"Use {method} for {request.path}.", code="method_not_allowed")
+        else:
+            error = ApiError(
+                404,
+                f"This server does not have {request.method} {request.path[:100]}; it has {', '.join(_PATHS)}.",
+                code="unknown_url",
+            )
+        return self._refuse(error)
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        """`POST /v1/chat/completions`."""
+        arrived_s = time.monotonic()
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # a request handler always runs in a task
+        completion = None
+        try:
+            self._check_room()
+            self.requests[task] = None
+            completion = self._completion(*await self._read(request), arrived_s)
+            self._start(completion)
+            self.requests[task] = completion
+            write = self._stream if completion.request.stream else self._whole
+            return await write(request, completion)
+        except ApiError as error:
+            return self._refuse(error)
+        except (ClientGoneError, ConnectionError):
+            return web.Response()  # to nobody
+        finally:
+            self.requests.pop(task, None)
+            if completion is not None:
+                completion.close()
+
+    # -- before the answer --------------------------------------------------------------------------------------------
+
+    def _check_room(self) -> None:
+        if self.draining:
+            raise shutting_down()
+        if not self._runner.ready:
+            raise engine_stopped()
+        if len(self.requests) >= self._config.max_sessions + _WAITING_ROOM:
+            raise _busy("Too many requests at once; try again in a moment.", "server_full")
+
+    async def _read(self, request: web.Request) -> tuple[ChatRequest, list[int]]:
+        """The request and the ids of its prompt; a thread reads it, since a long one takes longer than a tick."""
+        if request.headers.get("Content-Encoding", "identity") != "identity":
+            raise ApiError(415, "Send the body without Content-Encoding.", code="unsupported_encoding")
+        try:
+            async with asyncio.timeout(self._config.body_timeout_s):
+                body = await request.read()
+        except TimeoutError:
+            raise ApiError(
+                408,
+                f"The body did not arrive within {self._config.body_timeout_s:g} s; send it again.",
+                code="request_timeout",
+            ) from None
+        except web.HTTPRequestEntityTooLarge:
+            raise ApiError(
+                413,
+                f"The body is over the limit of {self._config.max_body_bytes} bytes; shorten the conversation.",
+                code="message_too_large",
+            ) from None
+        except web.RequestPayloadError:  # cut off, or not in the encoding it claims
+            raise ApiError(400, "The body cannot be read; send it again.", code="invalid_value") from None
+        return await asyncio.to_thread(self._understand, body)
+
+    def _understand(self, body: bytes) -> tuple[ChatRequest, list[int]]:
+        chat = parse_chat(body, self._bundle.generation)
+        self._check_model(chat.model)
+        try:
+            ids = self._codec.encode_chat(chat.messages)
+        except UsageError as error:
+            raise ApiError(400, f"{error.message[:300]}.", code="invalid_value", param="messages") from None
+        return chat, ids
+
+    def _check_model(self, model: str) -> None:
+        if model != self._bundle.spec.name:
+            raise ApiError(
+                404,
+                f"The model '{model[:100]}' does not exist here; this server has '{self._bundle.spec.name}'.",
+                code="model_not_found",
+                param="model",
+            )
+
+    def _completion(self, chat: ChatRequest, ids: list[int], arrived_s: float) -> Completion:
+        room = self._max_context - len(ids)
+        if not ids or room < 1 or (chat.max_tokens or 1) > room:
+            wanted = f" and {chat.max_tokens} for the answer" if chat.max_tokens is not None else ""
+            raise ApiError(
+                400,
+                f"This model's context is {self._max_context} tokens, and the messages take {len(ids)}{wanted}; "
+                "shorten the messages or ask for a shorter answer.",
+                code="context_length_exceeded",
+                param="messages",
+            )
+        return Completion(
+            chat,
+            ids,
+            chat.max_tokens or room,
+            arrived_s=arrived_s,
+            runner=self._runner,
+            admission=self._admission,
+            codec=self._codec,
+            telemetry=self._telemetry,
+        )
+
+    def _start(self, completion: Completion) -> None:
+        if self.draining:  # since the request came
+            raise shutting_down()
+        try:
+            completion.start()
+        except CapacityError as error:
+            raise _busy(error.message, error.code) from None
+
+    # -- the answer ---------------------------------------------------------------------------------------------------
+
+    async def _whole(self, request: web.Request, completion: Completion) -> web.StreamResponse:
+        pieces = [piece async for piece in completion.pieces(lambda: _is_gone(request))]
+        completion.account.ends_because("completed")
+        completion.close()  # whatever the client does now, the row is free
+        choice = {
+            "index": 0,
+            "message": {"role": "assistant", "content": "".join(piece.text for piece in pieces), "refusal": None},
+            "logprobs": _logprobs(completion.request, pieces),
+            "finish_reason": pieces[-1].finish_reason,
+        }
+        answer = {
+            **self._head("chat.completion"),
+            "choices": [choice],
+            "usage": usage(completion.prompt_tokens, completion.completion_tokens),
+        }
+        response = web.Response(text=await asyncio.to_thread(json.dumps, answer), content_type="application/json")
+        await self._within_limit(request, completion, response.prepare(request))
+        await self._within_limit(request, completion, response.write_eof())
+        return response
+
+    async def _stream(self, request: web.Request, completion: Completion) -> web.StreamResponse:
+        response = web.StreamResponse(
+            headers={"Content-Type": "text/event-stream; charset=utf-8", "X-Accel-Buffering": "no"}
+        )
+        head = self._head("chat.completion.chunk")
+        if completion.request.include_usage:
+            head["usage"] = None
+
+        async def send(data: str) -> None:
+            await self._within_limit(request, completion, response.write(f"data: {data}\n\n".encode()))
+
+        async def send_choice(delta: Mapping[str, Any], piece: Piece) -> None:
+            logprobs = _logprobs(completion.request, [piece])
+            choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": piece.finish_reason}
+            await send(_json({**head, "choices": [choice]}))
+
+        await self._within_limit(request, completion, response.prepare(request))
+        try:
+            await send_choice({"role": "assistant", "content": "", "refusal": None}, Piece(""))
+            async for piece in completion.pieces(lambda: _is_gone(request)):
+                if piece.text or piece.logprobs:
+                    shown = Piece(piece.text, piece.logprobs)
+                    await send_choice({"content": piece.text}, shown)
+                if piece.finish_reason is not None:
+                    await send_choice({}, Piece("", finish_reason=piece.finish_reason))
+            completion.account.ends_because("completed")
+            completion.close()
+            if completion.request.include_usage:
+                counted = usage(completion.prompt_tokens, completion.completion_tokens)
+                await send(_json({**head, "choices": [], "usage": counted}))
+            await send("[DONE]")
+        except ApiError as error:  # the status is out already
+            self._telemetry.refused("openai", error.code)
+            await send(_json(error.to_json()))
+        await self._within_limit(request, completion, response.write_eof())
+        return response
+
+    async def _within_limit(self, request: web.Request, completion: Completion, step: Any) -> None:
+        """Carry out a step that waits for the client to read.
+
+        Raises:
+            ClientGoneError: it did not read for too long, and is let go.
+        """
+        try:
+            async with asyncio.timeout(self._config.send_timeout_s):
+                await step
+        except TimeoutError:
+            completion.account.dropped("slow_reader")
+            if request.transport is not None:
+                request.transport.abort()  # a polite close would wait for a peer that does not read
+            raise ClientGoneError from None
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        return {
+            "id": f"chatcmpl-{secrets.token_hex(12)}",
+            "object": kind,
+            "created": int(time.time()),
+            "model": self._bundle.spec.name,
+            "system_fingerprint": f"fp_{self._bundle.identity[:10]}",
+        }
+
+    def _model(self) -> dict[str, Any]:
+        return {"id": self._bundle.spec.name, "object": "model", "created": self._created, "owned_by": "splitllm"}
+
+    def _refuse(self, error: ApiError) -> web.Response:
+        self._telemetry.refused("openai", error.code)
+        headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+        return web.json_response(error.to_json(), status=error.status, headers=headers)
+
+
+def shutting_down() -> ApiError:
+    """The server stops."""
+    message = "The server is stopping; try again in a moment."
+    return ApiError(503, message, code="shutting_down", kind="server_error", retry_after_s=_RETRY_AFTER_S)
+
+
+def engine_stopped() -> ApiError:
+    """The engine met a fault."""
+    message = "The server's engine stopped; its operator must restart it."
+    return ApiError(503, message, code="internal", kind="server_error")
+
+
+def _busy(message: str, code: str) -> ApiError:
+    return ApiError(429, message, code=code, kind="rate_limit_error", retry_after_s=_RETRY_AFTER_S)
+
+
+def _is_gone(request: web.Request) -> bool:
+    return request.transport is None or request.transport.is_closing()
+
+
+def _logprobs(request: ChatRequest, pieces: list[Piece]) -> dict[str, Any] | None:
+    if request.top_logprobs is None:
+        return None
+    return {"content": [entry for piece in pieces for entry in piece.logprobs], "refusal": None}
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
