@@ -14,7 +14,9 @@ from splitllm.bundle import Bundle
 from splitllm.engines.base import Engine
 from splitllm.engines.fake import FakeEngine
 from splitllm.engines.memory import HostKvRows
-from splitllm.engines.onnx import OnnxBlocks, OnnxEngine
+from splitllm.engines.onnx import OnnxBlocks, OnnxEngine, resolve_device
+from splitllm.engines.onnx.runtime import DeviceMemory
+from splitllm.errors import BundleError, MachineError, SplitLLMError
 from splitllm.slots import Move
 from splitllm.types import Span
 from splitllm.work import Batch, Work
@@ -24,13 +26,22 @@ ROWS, CAPACITY = 12, 96
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 
 
-@pytest.fixture(params=["fake", "onnx"])
+@pytest.fixture(params=["fake", "onnx", "onnx with device memory", "cuda"])
 def engine(request: pytest.FixtureRequest, bundle: Bundle) -> Iterator[Engine]:
     made: Engine
     if request.param == "fake":
         made = FakeEngine(bundle.spec, ROWS, CAPACITY)
+    elif request.param == "onnx":
+        made = OnnxEngine(bundle, rows=ROWS, capacity=CAPACITY, threads=2, device="cpu")
+    elif request.param == "onnx with device memory":  # all that runs on a card, but for the card
+        made = OnnxEngine(
+            bundle, rows=ROWS, capacity=CAPACITY, threads=2, device="cpu", memory=DeviceMemory(device="cpu")
+        )
     else:
-        made = OnnxEngine(bundle, rows=ROWS, capacity=CAPACITY, threads=2)
+        try:
+            made = OnnxEngine(bundle, rows=ROWS, capacity=CAPACITY, device="cuda")
+        except SplitLLMError as error:
+            pytest.skip(error.message)
     yield made
     made.close()
 
@@ -173,12 +184,35 @@ def test_measured_times_are_positive_and_leave_no_trace(engine: Engine) -> None:
     np.testing.assert_allclose(prefill(engine, 0, ids(12)), expected, **CLOSE)
 
 
+@pytest.mark.parametrize("variants", [("float32",), ("float32", "float16")])
+def test_a_device_by_name_is_that_device_or_a_refusal_that_says_what_to_do(variants: tuple[str, ...]) -> None:
+    assert resolve_device("cpu", variants) == "cpu"
+    if resolve_device("auto", variants) == "cuda":
+        assert resolve_device("cuda", variants) == "cuda"
+    else:
+        with pytest.raises((MachineError, BundleError), match=r"--device cpu|--server-dtype float16"):
+            resolve_device("cuda", variants)
+
+
+def test_rows_that_are_run_along_or_apart_compute_the_same(bundle: Bundle) -> None:
+    results = []
+    for bridged in (0, ROWS):
+        engine = OnnxEngine(bundle, rows=ROWS, capacity=CAPACITY, threads=2, device="cpu")
+        engine.bridged_rows = bridged
+        for row in (0, 4, 5, 11):
+            prefill(engine, row, ids(10 + row, row))
+        results.append(decode(engine, (0, 10, 4), (4, 14, 4), (11, 21, 4)))
+        results[-1] += decode(engine, (5, 15, 4))  # stood idle
+        engine.close()
+    np.testing.assert_allclose(results[0], results[1], **CLOSE)
+
+
 class TestSplits:
     """The real engine together with the client's blocks: every cut computes what no cut computes."""
 
     @pytest.fixture
     def real(self, bundle: Bundle) -> Iterator[OnnxEngine]:
-        engine = OnnxEngine(bundle, rows=ROWS, capacity=CAPACITY, threads=2)
+        engine = OnnxEngine(bundle, rows=ROWS, capacity=CAPACITY, threads=2, device="cpu")
         yield engine
         engine.close()
 

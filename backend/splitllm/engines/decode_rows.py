@@ -7,23 +7,23 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
-#: Idle rows between two busy ones are run along rather than starting another run; `splitllm bench engine` (section
-#: `idle_rows`) shows what a run's fixed part is worth in rows.
+#: What engines take for `bridged`; section `idle_rows` of `splitllm bench engine` shows where the gain ends.
 BRIDGED_ROWS: Final = 8
 
 
-def joint_runs(busy: Sequence[int], full: NDArray[Any]) -> list[tuple[int, int]]:
+def joint_runs(busy: Sequence[int], full: NDArray[Any], bridged: int) -> list[tuple[int, int]]:
     """Half-open ranges of rows to run, so that every busy row is in one and few idle rows are run along.
 
     Args:
         busy: rows with work, ascending.
+        bridged: idle rows between two busy ones that are run along rather than starting another run.
         full: bool[rows]; idle rows that have no free position, and so must not be run along.
     """
     runs: list[tuple[int, int]] = []
     for row in busy:
         if runs:
             first, end = runs[-1]
-            if row - end <= BRIDGED_ROWS and not (row > end and full[end:row].any()):
+            if row - end <= bridged and not (row > end and full[end:row].any()):
                 runs[-1] = (first, row + 1)
                 continue
         runs.append((row, row + 1))
