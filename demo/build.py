@@ -17,12 +17,14 @@ from pathlib import Path
 
 from demo import evaluate
 from demo.corpus import PHASES, conversations
-from demo.tokenizer import save_tokenizer, train_tokenizer
+from demo.tokenizer import render, save_tokenizer, train_tokenizer
 from demo.train import PLANS, rounded_to_float16, save_model, train
 
 BUNDLE = evaluate.DEMO_FOLDER / "bundle"
 AVERAGED = 3
 """Phases whose weights are averaged into the result."""
+TEXT_SEED = 20410
+"""Conversations of this seed are in no phase; the bundle's int4 blocks are measured on them."""
 
 
 def build_checkpoint(folder: Path) -> int:
@@ -58,11 +60,14 @@ def export_bundle() -> int:
     shutil.rmtree(fresh, ignore_errors=True)
     command = [splitllm, "export", str(evaluate.CHECKPOINT), "--out", str(fresh), "--name", "tiny-chat"]
     command += ["--client-dtype", "float32", "--client-dtype", "int4"]
-    try:
-        code = subprocess.run(command, check=False).returncode  # noqa: S603  # only constants of this file
-    except FileNotFoundError:
-        _say("the splitllm command is not installed: run `make setup`, then `" + " ".join(command) + "`")
-        return 1
+    with tempfile.TemporaryDirectory() as scratch:
+        text = Path(scratch) / "conversations.txt"
+        text.write_text("".join(render(unseen.messages)[0] for unseen in conversations(60, TEXT_SEED)), "utf-8")
+        try:
+            code = subprocess.run([*command, "--text", str(text)], check=False).returncode  # noqa: S603  # constants
+        except FileNotFoundError:
+            _say("the splitllm command is not installed: run `make setup`, then `" + " ".join(command) + "`")
+            return 1
     if code == 0:  # the former bundle stays until there is a new one: packages are built with it
         shutil.rmtree(BUNDLE, ignore_errors=True)
         fresh.rename(BUNDLE)

@@ -26,6 +26,8 @@ BLOCK_INPUTS: Final = ("hidden_states", "seqlens_k", "total_sequence_length", "p
 BLOCK_OUTPUTS: Final = ("hidden_states_out", "present_key", "present_value")
 #: Float types that a bundle stores as plain rows and tensors.
 DTYPES: Final[Mapping[str, np.dtype[Any]]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
+#: Variants of blocks and heads, in the order in which a manifest lists them.
+VARIANTS: Final = ("float32", "float16", "int8", "int4", "int4f16")
 #: What to do about a bundle that is wrong.
 MEND: Final = "export the model again or fetch the bundle again"
 
@@ -95,6 +97,8 @@ class Manifest:
     head: Mapping[str, GraphEntry]
     files: Mapping[str, FileEntry]
     tool: str
+    #: Variants that the server runs: of the blocks, of the head.
+    server: tuple[str, str]
     variants: Mapping[str, Mapping[str, float | str | bool]]
 
 
@@ -139,6 +143,7 @@ def _manifest(obj: dict[str, Any]) -> Manifest:
     def embed(entry: dict[str, Any]) -> EmbedEntry:
         return EmbedEntry(entry["file"], int(entry["row_bytes"]), int(entry["rows_per_chunk"]), entry["hashes"])
 
+    server = obj["export"].get("server", {})
     model, tokenizer, generation = dict(obj["model"]), obj["tokenizer"], obj["generation"]
     name, architecture = model.pop("name"), model.pop("architecture")
     end_tokens = tuple(int(token) for token in tokenizer["end_tokens"])
@@ -154,6 +159,7 @@ def _manifest(obj: dict[str, Any]) -> Manifest:
         head=_frozen({variant: graph(entry) for variant, entry in obj["head"].items()}),
         files=_frozen({n: FileEntry(int(f["size"]), f["sha256"]) for n, f in obj["files"].items()}),
         tool=obj["export"]["tool"],
+        server=(server.get("blocks", "float32"), server.get("head", "float32")),
         variants=_frozen({variant: _frozen(figures) for variant, figures in obj["export"]["variants"].items()}),
     )
 
@@ -229,6 +235,9 @@ def _constant_contradictions(m: Manifest) -> Iterator[str]:
                     yield f"blocks[{i}].{variant} feeds a constant to {graph_input}"
                 if entry.activations not in m.constants.get(constant, {}):
                     yield f"blocks[{i}].{variant} needs the constant {constant} in {entry.activations}"
+    for place, variants, wanted in (("blocks", m.blocks[0], m.server[0]), ("head", m.head, m.server[1])):
+        if wanted not in variants:
+            yield f"export.server wants {wanted} for the {place}, which is not there"
     for part in (*m.blocks, m.head):
         if part["float32"].activations != "float32":
             yield f"{part['float32'].graph} is float32 but its activations are not"

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
 
-from splitllm.bundle import Bundle
-from splitllm.errors import ExportError, MachineError, UsageError
-from splitllm.types import Float32Array, TokenArray
+from splitllm.bundle import VARIANTS, Bundle
+from splitllm.errors import ExportError, UsageError
+from splitllm.types import Float32Array, SamplingParams, TokenArray
 
-from . import layout, source
+from . import hub, layout, source
+from .estimate import Estimate, estimate
 from .gate import Progress, Reference, check_numbers
 from .modules import find_parts
 from .parts import write_parts
+from .publish import check_space, published_whole
+from .quality import measure_text
 from .quiet import quiet_libraries
-from .variants import HEADS, VARIANTS
+from .variants import HEADS
 
 #: What browsers are offered unless asked otherwise.
 CLIENT_DTYPES: Final = ("float32", "int4")
@@ -31,13 +32,18 @@ CLIENT_DTYPES: Final = ("float32", "int4")
 DEFAULT_MAX_CONTEXT: Final = 8192
 #: Fewer positions than this leave the numeric gate nothing to chunk and batch.
 MIN_CONTEXT: Final = 16
+#: Fewer tokens than this say nothing about a variant.
+MIN_TEXT: Final = 64
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 @dataclass(frozen=True, slots=True)
 class ExportSummary:
-    """What was published. Sizes in bytes; `variants` holds the bytes of the largest block, of all, and the figures."""
+    """What was published. Sizes in bytes; `variants` holds the bytes of the largest block, of all, and the figures.
+
+    `heads` has the figures of quantized heads; `head_bytes` counts all heads, 0 where the embedding's file is the head.
+    """
 
     folder: str
     name: str
@@ -50,24 +56,50 @@ class ExportSummary:
     embedding_bytes: int
     head_bytes: int
     variants: Mapping[str, Mapping[str, float]]
+    heads: Mapping[str, Mapping[str, float]]
 
     def as_json(self) -> dict[str, Any]:
         """The summary as JSON values."""
         return asdict(self)
 
 
-def export_model(
-    model: str | Path,
-    out: Path,
-    *,
-    server_dtype: str = "float32",
-    client_dtypes: Sequence[str] = CLIENT_DTYPES,
-    max_context: int | None = None,
-    chat_template: str | None = None,
-    name: str | None = None,
-    progress: Progress | None = None,
-) -> ExportSummary:
-    """Export `model`, a folder or a Hugging Face id, to the bundle `out`.
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What is asked for. `text` is what variants are measured on; `trust_remote_code` runs the model's own code."""
+
+    server_dtype: str = "float32"
+    client_dtypes: Sequence[str] = CLIENT_DTYPES
+    max_context: int | None = None
+    chat_template: str | None = None
+    name: str | None = None
+    text: str | None = None
+    trust_remote_code: bool = False
+
+    @property
+    def variants(self) -> list[str]:
+        """Variants of the blocks, in the manifest's order."""
+        return [v for v in VARIANTS if v in {"float32", self.server_dtype, *self.client_dtypes}]
+
+    @property
+    def heads(self) -> list[str]:
+        """Variants of the head."""
+        return [v for v in VARIANTS if v in ("float32", HEADS[self.server_dtype])]
+
+
+def plan_export(model: str | Path, out: Path, **options: Any) -> Estimate:
+    """What `export_model` with the same arguments would write and need; no weight is downloaded or read.
+
+    Raises:
+        UsageError, ExportError, MachineError: as `export_model`, as far as it shows in config and tokenizer.
+    """
+    asked = Options(**options)
+    _check_options(Path(out), asked)
+    with quiet_libraries():
+        return _prepare(model, asked).estimate
+
+
+def export_model(model: str | Path, out: Path, *, progress: Progress | None = None, **options: Any) -> ExportSummary:
+    """Export `model`, a folder or a Hugging Face id, to the bundle `out`; `options` are those of `Options`.
 
     `progress(what, done, of)` is called as the work goes on. Nothing appears at `out` until the bundle is complete,
     its hashes are checked and its blocks compute what transformers computes; on any error nothing is left behind.
@@ -75,41 +107,78 @@ def export_model(
     Raises:
         UsageError: `out` is in use, the model is not there, or an option makes no sense.
         ExportError: the model cannot become a correct bundle; code `export_mismatch` if its numbers differ.
-        MachineError: the disk cannot be written.
+        MachineError: the disk is full or cannot be written, or the Hub cannot be reached.
     """
-    out = Path(out)
-    _check_options(out, server_dtype, client_dtypes, name)
-    wanted = {"float32", server_dtype, *client_dtypes}
-    variants = [variant for variant in VARIANTS if variant in wanted]
-    heads = [variant for variant in VARIANTS if variant in ("float32", HEADS[server_dtype])]
+    out, asked = Path(out), Options(**options)
+    _check_options(out, asked)
     tell = progress or (lambda *_: None)
     with quiet_libraries(), torch.no_grad():
         tell("reading the model", 0, 1)
-        config = source.read_config(model)
-        context = _context(config, max_context)
-        texts = source.read_texts(model, config, chat_template)
-        generation = source.read_generation(model, config)
-        decoder = find_parts(source.load_model(model, config), context)
+        ready = _prepare(model, asked)
+        check_space(out, ready.estimate.total_bytes)
+        hub.fetch_weights(model, ready.folder, tell)
+        loaded = source.load_model(ready.folder, ready.config, trust_remote_code=asked.trust_remote_code)
+        decoder = find_parts(loaded, ready.context)
         tell("reading the model", 1, 1)
-        with _published_whole(out) as folder:
+        with published_whole(out) as folder:
             files = layout.Folder(folder)
-            files.write("tokenizer.json", texts.tokenizer_json.encode())
-            parts = write_parts(decoder, variants, heads, files, tell)
+            files.write("tokenizer.json", ready.texts.tokenizer_json.encode())
             manifest = {
-                "name": name or _name_of(model),
-                "architecture": config.model_type,
+                "name": asked.name or _name_of(model),
+                "architecture": ready.config.model_type,
                 "sizes": decoder.sizes,
-                "texts": texts,
-                "generation": generation,
-                "parts": parts,
+                "texts": ready.texts,
+                "generation": ready.generation,
+                "parts": write_parts(decoder, asked.variants, asked.heads, files, tell),
+                "server": (asked.server_dtype, HEADS[asked.server_dtype]),
             }
             layout.write_manifest(files, **manifest, figures={})
-            found = check_numbers(
-                Bundle.open(folder, verify=False), reference_of(decoder.model), prompt=texts.prompt, progress=tell
-            )
-            layout.write_manifest(files, **manifest, figures={v: f.as_manifest() for v, f in found.items()})
+            unchecked = Bundle.open(folder, verify=False)
+            checked = check_numbers(unchecked, reference_of(loaded), prompt=ready.texts.prompt, progress=tell)
+            figures = {variant: dict(found.as_manifest()) for variant, found in checked.items()}
+            if len(asked.variants) + len(asked.heads) > 2:
+                for variant, quality in measure_text(unchecked, ready.text_ids, progress=tell).items():
+                    figures.setdefault(variant, {}).update(quality.as_manifest())
+            layout.write_manifest(files, **manifest, figures=figures)
             bundle = Bundle.open(folder, verify=True)
-        return _summary(out, bundle, sum(p.numel() for p in decoder.model.parameters()))
+        return _summary(out, bundle, ready.estimate.parameters)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """What is known of a model before its weights are touched."""
+
+    folder: Path
+    config: Any
+    context: int
+    texts: source.Texts
+    generation: SamplingParams
+    text_ids: Sequence[int]
+    estimate: Estimate
+
+
+def _prepare(model: str | Path, asked: Options) -> _Ready:
+    trust = asked.trust_remote_code
+    folder = hub.find(model, trust_remote_code=trust)
+    config = source.read_config(folder, trust_remote_code=trust)
+    context = _context(config, asked.max_context)
+    texts = source.read_texts(folder, config, asked.chat_template, trust_remote_code=trust)
+    generation = source.read_generation(folder, config)
+    expected = estimate(config, context, asked.variants, asked.heads, trust)
+    return _Ready(folder, config, context, texts, generation, _text_ids(asked.text, texts), expected)
+
+
+def _text_ids(text: str | None, texts: source.Texts) -> Sequence[int]:
+    """Ids of the text that variants are measured on; the short conversation and a page of prose unless one is given.
+
+    Raises:
+        UsageError: the text is too short to say anything.
+    """
+    given = text if text is not None else (Path(__file__).parent / "prose.txt").read_text("utf-8")
+    ids: list[int] = Tokenizer.from_str(texts.tokenizer_json).encode(given).ids
+    if text is not None and len(ids) < MIN_TEXT:
+        raise UsageError(f"the text given with --text has {len(ids)} tokens; {MIN_TEXT} are the least to measure on")
+    return ids if text is not None else [*texts.prompt, *ids]
 
 
 def reference_of(model: Any) -> Reference:
@@ -128,34 +197,9 @@ def reference_of(model: Any) -> Reference:
     return logits
 
 
-@contextlib.contextmanager
-def _published_whole(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that becomes `out` when the context ends well, and disappears when it does not."""
-    made: list[Path] = []
-    folder: Path | None = None
-    try:
-        for parent in reversed([p for p in out.parents if not p.exists()]):
-            parent.mkdir()
-            made.append(parent)
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
-        yield folder
-        folder.chmod(0o755)
-        if out.exists():
-            out.rmdir()  # empty, or this fails
-        folder.rename(out)
-    except BaseException as error:  # Ctrl-C too
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-        for parent in reversed(made):
-            with contextlib.suppress(OSError):
-                parent.rmdir()
-        if isinstance(error, OSError):
-            raise MachineError(f"{out} cannot be written ({error.strerror or error}); check the disk") from error
-        raise
-
-
-def _check_options(out: Path, server_dtype: str, client_dtypes: Sequence[str], name: str | None) -> None:
-    for side, dtype in (("server", server_dtype), *(("client", dtype) for dtype in client_dtypes)):
+def _check_options(out: Path, asked: Options) -> None:
+    name = asked.name
+    for side, dtype in (("server", asked.server_dtype), *(("client", dtype) for dtype in asked.client_dtypes)):
         if dtype not in VARIANTS:
             raise UsageError(f"there is no {side} dtype {dtype[:40]!r}; use one of {', '.join(VARIANTS)}")
     if name is not None and not _NAME.fullmatch(name):
@@ -197,7 +241,9 @@ def _summary(out: Path, bundle: Bundle, parameters: int) -> ExportSummary:
         }
         for variant in bundle.block_variants
     }
-    head = manifest.head["float32"]
+    figures = {name: {k: float(v) for k, v in found.items()} for name, found in manifest.variants.items()}
+    table = manifest.embed["float32"].file  # is the head's matrix too where they are tied
+    heads = [name for head in manifest.head.values() for name in (head.graph, head.weights) if name != table]
     return ExportSummary(
         folder=str(out),
         name=bundle.spec.name,
@@ -208,6 +254,7 @@ def _summary(out: Path, bundle: Bundle, parameters: int) -> ExportSummary:
         max_context=bundle.spec.max_context,
         total_bytes=sum(entry.size for entry in files.values()) + len(bundle.manifest_bytes),
         embedding_bytes=size(manifest.embed["float32"].file),
-        head_bytes=size(head.graph, head.weights),
+        head_bytes=size(*heads),
         variants=variants,
+        heads={name.removeprefix("head."): found for name, found in figures.items() if name.startswith("head.")},
     )

@@ -169,8 +169,9 @@ def write_manifest(
     generation: SamplingParams,
     parts: Mapping[str, Any],
     figures: Mapping[str, Mapping[str, float]],
+    server: tuple[str, str] = ("float32", "float32"),
 ) -> None:
-    """Write manifest.json. `parts` holds `constants`, `embed`, `blocks` and `head`."""
+    """Write manifest.json. `parts` holds `constants`, `embed`, `blocks` and `head`; `server` is what it runs."""
     default = SamplingParams()
     chosen = {
         key: getattr(generation, key)
@@ -201,7 +202,11 @@ def write_manifest(
         "generation": chosen,
         **parts,
         "files": dict(sorted(folder.entries.items())),
-        "export": {"tool": f"splitllm {splitllm.__version__}", "variants": figures},
+        "export": {
+            "tool": f"splitllm {splitllm.__version__}",
+            **({"server": dict(zip(("blocks", "head"), server, strict=True))} if set(server) != {"float32"} else {}),
+            "variants": figures,
+        },
     }
     text = json.dumps(manifest, ensure_ascii=False, indent=1)
     (folder.path / MANIFEST_NAME).write_text(text + "\n", "utf-8")

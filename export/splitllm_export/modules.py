@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -26,6 +26,8 @@ from .weights import widened
 
 #: Heads of another size cannot be computed by the attention kernels.
 _HEAD_MULTIPLE: Final = 8
+#: Rows of the embedding that are made at a time.
+_ROWS_AT_ONCE: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,17 +393,17 @@ class HeadModule(nn.Module):
         return {"hidden_states": torch.zeros(2, 3, self._hidden)}
 
 
-def embedding_table(decoder: Decoder) -> torch.Tensor:
-    """What the first block receives for each token, `float32[vocab, hidden]`.
+def embedding_rows(decoder: Decoder) -> Iterator[torch.Tensor]:
+    """What the first block receives for each token, `float32[vocab, hidden]`, a thousand rows at a time.
 
     Whatever a family does to its embeddings on the way (a scale, say) is in the table, unless it depends on the
     position; then the first block does it.
     """
     vocab = decoder.sizes.vocab_size
-    spans = [torch.arange(start, min(start + 4096, vocab)) for start in range(0, vocab, 4096)]
     read = decoder.model.get_input_embeddings() if embeds_positions(decoder) else _entry(decoder)
-    with torch.no_grad():
-        return torch.cat([read(span[None])[0] for span in spans]).float()
+    for start in range(0, vocab, _ROWS_AT_ONCE):
+        with torch.no_grad():
+            yield read(torch.arange(start, min(start + _ROWS_AT_ONCE, vocab))[None])[0].float()
 
 
 def embeds_positions(decoder: Decoder) -> bool:

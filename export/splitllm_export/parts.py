@@ -10,7 +10,7 @@ import torch
 from splitllm.types import Float32Array
 
 from . import graph, layout, tracing
-from .modules import BlockModule, Decoder, HeadModule, embedding_table, rotary_tables
+from .modules import BlockModule, Decoder, HeadModule, embedding_rows, rotary_tables
 from .variants import activations_of, as_stored, make_variant
 from .weightless import Part, Weight
 
@@ -26,7 +26,11 @@ def write_parts(
     head = _Head(as_stored(graph.finish_head(traced, sizes)))
     constants = {name: table.numpy() for name, table in rotary_tables(decoder).items()}
     dtypes = sorted({activations_of(variant) for variant in variants}, reverse=True)
-    embed = {"float32": layout.write_embedding(head.compared(_embedding(decoder)), folder, "float32")}
+    embed = {
+        "float32": layout.write_embedding(
+            head.compared(rows.numpy() for rows in embedding_rows(decoder)), folder, "float32"
+        )
+    }
     parts: dict[str, Any] = {
         "constants": layout.write_constants(constants, folder, dtypes),
         "embed": embed,
@@ -53,10 +57,6 @@ def write_parts(
         parts["head"][variant] = {**files, "activations": activations_of(variant)}
         tell("exporting head", len(parts["head"]), len(heads))
     return parts
-
-
-def _embedding(decoder: Decoder) -> Iterator[Float32Array]:
-    yield embedding_table(decoder).numpy()
 
 
 class _Head:

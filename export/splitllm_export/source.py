@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +16,6 @@ from .quiet import first_line
 from .weights import compute_in_float32, stored_types_kept
 
 _hub: Any = transformers  # only half of it has types
-_HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _DECODERS: Final = ("ForCausalLM", "LMHeadModel")
 #: What the numeric gate reads besides random tokens: an ordinary conversation.
 _CONVERSATION: Final = [
@@ -39,18 +37,17 @@ class Texts:
     prompt: tuple[int, ...]
 
 
-def read_config(source: str | Path) -> Any:
+def read_config(source: str | Path, *, trust_remote_code: bool = False) -> Any:
     """The model's config, if its family is supported; no weight is read.
 
     Raises:
         UsageError: no such folder, file or model.
         ExportError: a model that is known but cannot be exported.
     """
-    _check_place(source)
     try:
-        config = _hub.AutoConfig.from_pretrained(str(source), trust_remote_code=False)
+        config = _hub.AutoConfig.from_pretrained(str(source), trust_remote_code=trust_remote_code)
     except OSError as error:
-        raise _not_found(source, error) from error
+        raise UsageError(f"{source}: config.json cannot be read ({first_line(error)})") from error
     except Exception as error:  # what a foreign config raises is up to transformers
         raise ExportError(
             f"{source}: config.json is not one that transformers can read ({first_line(error)})"
@@ -68,7 +65,7 @@ def read_config(source: str | Path) -> Any:
     return config
 
 
-def load_model(source: str | Path, config: Any) -> Any:
+def load_model(source: str | Path, config: Any, *, trust_remote_code: bool = False) -> Any:
     """The model, from safetensors only; every weight must be there. Weights are mapped, and computed with in float32.
 
     Raises:
@@ -85,7 +82,7 @@ def load_model(source: str | Path, config: Any) -> Any:
                 str(source),
                 config=config,
                 dtype=torch.float32,
-                trust_remote_code=False,
+                trust_remote_code=trust_remote_code,
                 use_safetensors=True,
                 output_loading_info=True,
             )
@@ -101,14 +98,14 @@ def load_model(source: str | Path, config: Any) -> Any:
     return compute_in_float32(model.eval())
 
 
-def read_texts(source: str | Path, config: Any, chat_template: str | None) -> Texts:
+def read_texts(source: str | Path, config: Any, chat_template: str | None, *, trust_remote_code: bool = False) -> Texts:
     """Tokenizer, chat template and end tokens. `chat_template` replaces the tokenizer's own.
 
     Raises:
         ExportError: there is no fast tokenizer, no chat template, or no token that ends an answer.
     """
     try:
-        tokenizer = _hub.AutoTokenizer.from_pretrained(str(source), trust_remote_code=False, use_fast=True)
+        tokenizer = _hub.AutoTokenizer.from_pretrained(str(source), trust_remote_code=trust_remote_code, use_fast=True)
     except Exception as error:  # the same as for configs
         raise ExportError(f"{source}: no tokenizer can be read ({first_line(error)})") from error
     if not tokenizer.is_fast:
@@ -167,23 +164,3 @@ def _end_tokens(source: str | Path, config: Any, tokenizer: Any) -> tuple[int, .
     if not ends:
         raise ExportError(f"{source} names no token that ends an answer; set eos_token_id in generation_config.json")
     return tuple(ends)
-
-
-def _check_place(source: str | Path) -> None:
-    path = Path(source)
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise UsageError(f"{source} holds no config.json; give a folder in Hugging Face's layout")
-    elif path.exists():
-        raise UsageError(f"{source} is a file; give the folder that holds config.json and the weights")
-    elif not _HUB_ID.fullmatch(str(source)):
-        raise UsageError(f"{source}: no such folder")
-
-
-def _not_found(source: str | Path, error: OSError) -> UsageError:
-    if Path(source).is_dir():
-        return UsageError(f"{source}: config.json cannot be read ({first_line(error)})")
-    return UsageError(
-        f"{source} is neither a folder here nor a model that can be fetched from the Hugging Face Hub now; "
-        "check the name and the network"
-    )

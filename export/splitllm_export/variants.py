@@ -20,8 +20,6 @@ from .half import to_float16
 from .quantize import INT4, INT8, quantize
 from .weightless import Part, Weight, key_of
 
-#: In the order of the manifest.
-VARIANTS: Final = ("float32", "float16", "int8", "int4", "int4f16")
 #: Float type of hidden states, keys and values, where it is not float32.
 _NARROW: Final = frozenset({"float16", "int4f16"})
 #: Which head a server uses beside blocks of a variant.

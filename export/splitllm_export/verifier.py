@@ -10,11 +10,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from splitllm.bundle import BLOCK_INPUTS, BLOCK_OUTPUTS, Bundle
 from splitllm.errors import BundleError, VerificationError
+from splitllm.types import Float32Array, TokenArray
 
-from .chain import open_session
-from .gate import Figures, Progress, check_numbers
+from .chain import BlockRun, Plan, Step, embed, open_session, run_head
+from .gate import Figures, Progress, Reference, check_numbers
 
 _TYPES: Final = {"float32": "tensor(float)", "float16": "tensor(float16)", "int32": "tensor(int32)"}
 Shape = tuple[int | None, ...]
@@ -22,7 +25,11 @@ Shape = tuple[int | None, ...]
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What was found. Without `against` there are no numbers: `max_abs_error` is null and no split is checked."""
+    """What was found. `max_abs_error` and `top1_agreement` are those of the float32 blocks against `reference`.
+
+    `variants` has the worst figures of each variant over all splits, and what the export measured on a text. Where no
+    numbers were wanted, or the files are damaged, there are none, and no split was checked.
+    """
 
     ok: bool
     name: str | None
@@ -32,6 +39,8 @@ class VerifyReport:
     graphs_loaded: int
     splits_checked: int
     max_abs_error: float | None
+    top1_agreement: float | None
+    reference: str | None
     variants: Mapping[str, Mapping[str, float]]
     problems: tuple[str, ...]
 
@@ -40,10 +49,19 @@ class VerifyReport:
         return asdict(self)
 
 
-def verify_bundle(folder: Path, against: str | Path | None = None, *, progress: Progress | None = None) -> VerifyReport:
-    """Check schema, sizes and hashes, then every graph's inputs and outputs, then, with `against`, the numbers.
+def verify_bundle(
+    folder: Path,
+    against: str | Path | None = None,
+    *,
+    files_only: bool = False,
+    trust_remote_code: bool = False,
+    progress: Progress | None = None,
+) -> VerifyReport:
+    """Check schema, sizes and hashes, then every graph's inputs and outputs, then the numbers at every split.
 
-    What is wrong with the bundle stands in `problems`. With `against` each variant is run at every split.
+    The numbers are compared with transformers' if `against` is the model. Without it they are compared with those of
+    the bundle's own float32 blocks, run on whole rows: chunks, decode steps and batches must agree with these. What is
+    wrong with the bundle stands in `problems`.
 
     Raises:
         UsageError: `against` is no model.
@@ -51,16 +69,19 @@ def verify_bundle(folder: Path, against: str | Path | None = None, *, progress: 
     try:
         bundle = Bundle.open(Path(folder), verify=True)
     except BundleError as error:
-        return VerifyReport(False, None, None, 0, 0, 0, 0, None, {}, (error.message,))
+        return VerifyReport(False, None, None, 0, 0, 0, 0, None, None, None, {}, (error.message,))
     problems: list[str] = []
     figures: Mapping[str, Figures] = {}
     graphs = 0
     try:
         graphs = _check_graphs(bundle, progress)
         if against is not None:
-            figures = _compare(bundle, against, progress)
+            figures = _compare(bundle, against, trust_remote_code, progress)
+        elif not files_only:
+            figures = check_numbers(bundle, _own_reference(bundle), every_split=True, progress=progress)
     except VerificationError as error:
         problems.append(error.message)
+    exact = figures.get("float32")
     return VerifyReport(
         ok=not problems,
         name=bundle.spec.name,
@@ -69,23 +90,49 @@ def verify_bundle(folder: Path, against: str | Path | None = None, *, progress: 
         files=len(bundle.manifest.files) + 1,
         graphs_loaded=graphs,
         splits_checked=bundle.spec.blocks + 1 if figures else 0,
-        max_abs_error=figures["float32"].max_abs_error if figures else None,
-        variants={
-            v: {"max_abs_error": f.max_abs_error, "top1_agreement": f.top1_agreement} for v, f in figures.items()
-        },
+        max_abs_error=exact.max_abs_error if exact else None,
+        top1_agreement=exact.top1_agreement if exact else None,
+        reference=(str(against) if against is not None else "the bundle's own float32 blocks") if figures else None,
+        variants={variant: _figures(bundle, variant, found) for variant, found in figures.items()},
         problems=tuple(problems),
     )
 
 
-def _compare(bundle: Bundle, against: str | Path, progress: Progress | None) -> Mapping[str, Figures]:
-    from . import source  # torch and transformers are heavy, and only this needs them
+def _figures(bundle: Bundle, variant: str, found: Figures) -> dict[str, float]:
+    """What was found now, and what the export measured on a text."""
+    stored = bundle.manifest.variants.get(variant, {})
+    figures = {"max_abs_error": found.max_abs_error, "top1_agreement": found.top1_agreement}
+    for name in ("top1_agreement", "kl_divergence") if "text_tokens" in stored else ():
+        value = stored.get(name)
+        if isinstance(value, int | float):
+            figures[f"text_{name}"] = float(value)
+    return figures
+
+
+def _own_reference(bundle: Bundle) -> Reference:
+    """Logits of the bundle's float32 blocks, a whole row as one prefill."""
+
+    def logits(tokens: TokenArray) -> Float32Array:
+        plan = Plan((tokens,), (Step(0, (0,), len(tokens)),), len(tokens))
+        states = embed(bundle, plan)
+        for index in range(bundle.spec.blocks):
+            states = BlockRun(bundle, index, "float32").run(plan, states)
+        return np.asarray(run_head(bundle, states)[0][0], np.float32)
+
+    return logits
+
+
+def _compare(bundle: Bundle, against: str | Path, trust: bool, progress: Progress | None) -> Mapping[str, Figures]:
+    from . import hub, source  # torch and transformers are heavy, and only this needs them
     from .exporter import reference_of
     from .quiet import quiet_libraries
 
     with quiet_libraries():
-        config = source.read_config(against)
-        texts = source.read_texts(against, config, bundle.chat_template)
-        model = source.load_model(against, config)
+        folder = hub.find(against, trust_remote_code=trust)
+        config = source.read_config(folder, trust_remote_code=trust)
+        texts = source.read_texts(folder, config, bundle.chat_template, trust_remote_code=trust)
+        hub.fetch_weights(against, folder, progress or (lambda *_: None))
+        model = source.load_model(folder, config, trust_remote_code=trust)
         rows = model.get_input_embeddings().weight.shape[0]
         if (config.num_hidden_layers, rows) != (bundle.spec.blocks, bundle.spec.vocab_size):
             raise VerificationError(

@@ -33,6 +33,7 @@ def test_export_ends_with_sizes_errors_and_the_next_command(
     assert captured.out.endswith(f"Next: splitllm serve {out}\n")
     assert "int4 blocks" in captured.out
     steps = ["reading the model 1/1", "exporting block 1/1", "exporting head 1/1", "checking block 1/1"]
+    steps.append("reading a text 1/1")
     assert captured.err.splitlines() == steps
     assert Bundle.open(Path(out)).chat_template == template.read_text()
 
@@ -68,10 +69,11 @@ def test_wrong_use_and_failed_checks_have_their_exit_codes(
     assert (report["ok"], report["max_abs_error"]) == (False, None)
 
 
-def test_without_torch_verify_still_checks_files_and_graphs(bundle: Bundle) -> None:
+def test_without_torch_verify_still_checks_files_graphs_and_splits(bundle: Bundle) -> None:
     done = _without_torch("verify", str(bundle.folder), "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["graphs_loaded"] == 7
+    report = json.loads(done.stdout)
+    assert (report["graphs_loaded"], report["splits_checked"]) == (7, 4)
 
 
 @pytest.mark.parametrize("command", [["export", "MODEL", "--out", "OUT"], ["verify", "BUNDLE", "--against", "MODEL"]])

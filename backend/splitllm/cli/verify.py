@@ -17,11 +17,16 @@ def add_parser(commands: Any) -> None:
         "verify",
         help="check a bundle's files, hashes and graphs, and its numbers against a model",
         description="Check a bundle: manifest, sizes, hashes, and that every graph loads with the right inputs and "
-        "outputs. With --against, run every variant at every split and compare with transformers.",
+        "outputs; then run every variant at every split. With --against the numbers are compared with transformers', "
+        "without it with the bundle's own float32 blocks.",
         epilog="Exit code 3 means that the bundle is not what it claims to be.",
     )
     parser.add_argument("bundle", type=Path, metavar="DIR", help="bundle folder, as made by `splitllm export`")
     parser.add_argument("--against", metavar="MODEL", help="the model it was made of: a folder, or a name on the Hub")
+    parser.add_argument("--files-only", action="store_true", help="check files, hashes and graphs, and run nothing")
+    parser.add_argument(
+        "--trust-remote-code", action="store_true", help="run Python code that comes with MODEL; only if you trust it"
+    )
     parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
     parser.set_defaults(run=run)
 
@@ -31,16 +36,24 @@ def run(args: argparse.Namespace) -> int:
     if not args.bundle.is_dir():
         raise UsageError(f"{args.bundle} is not a folder; give the folder that `splitllm export --out` made")
     verifier = import_exporter("verifier")
+    if args.against and args.files_only:
+        raise UsageError("--against compares numbers, --files-only runs none; give one of them")
     if args.against:
         import_exporter("exporter")  # so that a missing library is said before work begins
     with progress_on_stderr() as progress:
-        report = verifier.verify_bundle(args.bundle, args.against, progress=progress)
+        report = verifier.verify_bundle(
+            args.bundle,
+            args.against,
+            files_only=args.files_only,
+            trust_remote_code=args.trust_remote_code,
+            progress=progress,
+        )
     if args.json:
         print(json.dumps(report.as_json()))
     elif report.ok:
         print(f"{report.name}: {report.files} files whole, {report.graphs_loaded} graphs load")
         for variant, figures in report.variants.items():
-            print(f"  {figures_text(variant, figures)} (worst of {report.splits_checked} splits)")
+            print(f"  {figures_text(variant, figures, report.reference)} (worst of {report.splits_checked} splits)")
     else:
         raise VerificationError("; ".join(report.problems))
     return 0 if report.ok else VerificationError.exit_code

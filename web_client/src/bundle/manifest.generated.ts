@@ -115,6 +115,10 @@ export interface Manifest {
   };
   export: {
     tool: string;
+    server?: {
+      blocks: 'float32' | 'float16' | 'int8' | 'int4' | 'int4f16';
+      head: 'float32' | 'float16' | 'int8' | 'int4' | 'int4f16';
+    };
     variants: {
       [k: string]: {
         [k: string]: number | string | boolean;
