@@ -90,8 +90,10 @@ class DenseExperts(nn.Module):
         experts = torch.arange(self.router.out_features, device=chosen.device)
         by_expert = ((chosen.unsqueeze(-1) == experts).to(weights.dtype) * weights.unsqueeze(-1)).sum(-2)
         units = self.activation(self.gate(hidden_states)) * self.up(hidden_states)
-        units = units.unflatten(-1, (self.router.out_features, -1)) * by_expert.to(units.dtype).unsqueeze(-1)
-        states = self.down(units.flatten(-2))
+        # Sizes as plain numbers: the tracer computes none of them when the graph runs.
+        rows, width = hidden_states.shape[:-1], self.gate.out_features // self.router.out_features
+        units = units.reshape(*rows, self.router.out_features, width) * by_expert.to(units.dtype).unsqueeze(-1)
+        states = self.down(units.reshape(*rows, self.gate.out_features))
         if self.shared is not None:
             shared = self.shared(hidden_states)
             states = states + (
