@@ -154,7 +154,11 @@ def _whole(column: Iterable[float]) -> bool:
 
 def _scaled(column: Sequence[float], digits: int, factor: float) -> list[int]:
     if max(column) * factor < _EXACT_FLOATS:
-        return [round(value * factor) for value in column]
+        distinct = set(column)
+        if 2 * len(distinct) > len(column):
+            return [round(value * factor) for value in column]
+        rounded = {value: round(value * factor) for value in distinct}  # like blocks have like times
+        return [rounded[value] for value in column]
     # Too long for a float: take the decimal digits as they are written.
     return [round(Decimal(repr(float(value))).scaleb(digits)) for value in column]
 

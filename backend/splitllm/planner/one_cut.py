@@ -47,20 +47,23 @@ class CutTable:
             last=last,
         )
 
-    def holds(self, cut: int) -> bool:
-        """Whether every phase's limit and the client's memory hold."""
-        latencies = zip(self.tables.latency, self.latency, strict=True)
-        return self.tables.memory.holds(self.memory[cut]) and all(axis.holds(by[cut]) for axis, by in latencies)
-
     def best(self) -> int | None:
         """The feasible cut of least cost, then least weighted latency, then fewest client stages."""
-        cuts = filter(self.holds, range(self.first, self.last))
+        cuts = self._within((*self.tables.latency, self.tables.memory), (*self.latency, self.memory))
         return min(cuts, key=lambda cut: (self.cost[cut], self.weighted[cut], cut), default=None)
 
     def fastest(self) -> int | None:
         """The cut of least weighted latency within the client's memory, whatever the phases' limits."""
-        cuts = (cut for cut in range(self.first, self.last) if self.tables.memory.holds(self.memory[cut]))
+        cuts = self._within((self.tables.memory,), (self.memory,))
         return min(cuts, key=lambda cut: (self.weighted[cut], self.cost[cut], cut), default=None)
+
+    def _within(self, axes: Sequence[Axis], totals: Sequence[Sequence[int]]) -> list[int]:
+        """The allowed cuts that keep the limits of `axes`, one pass per limit: quicker than cut by cut."""
+        cuts = list(range(self.first, self.last))
+        for axis, by in zip(axes, totals, strict=True):
+            if (limit := axis.limit) is not None:
+                cuts = [cut for cut in cuts if by[cut] <= limit]
+        return cuts
 
     def placement(self, cut: int) -> Placement:
         """The placement that a cut stands for."""
