@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -265,3 +267,15 @@ def test_a_tokenizer_that_cannot_be_read_is_a_damaged_bundle(tmp_path: Path) -> 
     (tmp_path / "tokenizer.json").write_text("{}", "utf-8")
     with pytest.raises(BundleError, match=r"tokenizer\.json cannot be read"):
         TextCodec(tmp_path / "tokenizer.json", "", {})
+
+
+def test_a_long_text_is_encoded_without_holding_up_other_threads(bundle: Bundle) -> None:
+    """The server encodes in a thread, while its event loop must go on."""
+    codec = TextCodec.of(bundle)
+    thread = threading.Thread(target=codec.encode, args=("word and more " * 40_000,))
+    thread.start()
+    rounds = 0
+    while thread.is_alive():
+        time.sleep(0.001)  # gives the lock away; who keeps it until the text is encoded leaves us one or two rounds
+        rounds += 1
+    assert rounds > 20

@@ -195,7 +195,7 @@ def make_app(server: Server) -> web.Application:
     """The application. The engine's thread starts and stops with it."""
     config = server.config
     app = web.Application(
-        middlewares=[host_guard(config.host, config.allowed_origins)], client_max_size=config.max_body_bytes
+        middlewares=[host_guard(config.host, config.allowed_origins)], client_max_size=server.api.max_body_bytes
     )
     app.on_response_prepare.append(add_headers)
     app.router.add_get("/health", server.health)

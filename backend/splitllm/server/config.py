@@ -32,8 +32,6 @@ class ServerConfig:
     up_bytes_per_ms: float = 1250.0
     down_bytes_per_ms: float = 6250.0
 
-    #: Bytes of a request's body over HTTP; text of a context of 100,000 tokens is about half of it.
-    max_body_bytes: int = 1 << 20
     #: Seconds in which the body of a request must have arrived.
     body_timeout_s: float = 30.0
     #: Rows a frame may hold; a client sends chunks of types.PREFILL_CHUNK, some room is left for others.

@@ -143,7 +143,8 @@ class Completion:
             if isinstance(event, TurnEnded):
                 yield text.end(event)
                 return
-            yield text.token(event)
+            if isinstance(event, TokenDrawn):
+                yield text.token(event)
 
     async def _next(self, is_gone: Callable[[], bool]) -> Event | ApiError:
         while not is_gone():
@@ -174,7 +175,7 @@ class Completion:
             self.completion_tokens += 1
             self._first_s = now_s if self._first_s is None else self._first_s
             self._last_s = now_s
-        else:
+        elif isinstance(event, TurnEnded):
             self.account.turn_ended(event.reason.value, self._stats(event))
         self._events.put_nowait(event)
 

@@ -25,6 +25,11 @@ from .telemetry import Telemetry
 _RETRY_AFTER_S: Final = 5
 #: Requests beyond max_sessions whose bodies may be read and checked, to be told that the server is full.
 _WAITING_ROOM: Final = 64
+#: Bytes that a body may have: some for settings, and for each token of the context more than nearly any text takes.
+_BODY_BYTES: Final = 1 << 16
+_BODY_BYTES_PER_TOKEN: Final = 32
+#: Bodies that are understood at once, each by a thread; engine and event loop need the machine too.
+_READERS: Final = 2
 _PATHS: Final = {"/v1/models": "GET", "/v1/chat/completions": "POST", "/v1/session": "GET"}
 
 
@@ -46,6 +51,8 @@ class OpenAiApi:
         self._runner, self._admission, self._codec, self._telemetry = runner, admission, codec, telemetry
         self._created = int(time.time())
         self.draining = False
+        self.max_body_bytes = _BODY_BYTES + _BODY_BYTES_PER_TOKEN * max_context
+        self._readers = asyncio.Semaphore(_READERS)
         #: Requests in work, and their answers once these have begun.
         self.requests: dict[asyncio.Task[Any], Completion | None] = {}
 
@@ -143,12 +150,13 @@ class OpenAiApi:
         except web.HTTPRequestEntityTooLarge:
             raise ApiError(
                 413,
-                f"The body is over the limit of {self._config.max_body_bytes} bytes; shorten the conversation.",
+                f"The body is over the limit of {self.max_body_bytes} bytes; shorten the conversation.",
                 code="message_too_large",
             ) from None
         except web.RequestPayloadError:  # cut off, or not in the encoding it claims
             raise ApiError(400, "The body cannot be read; send it again.", code="invalid_value") from None
-        return await asyncio.to_thread(self._understand, body)
+        async with self._readers:
+            return await asyncio.to_thread(self._understand, body)
 
     def _understand(self, body: bytes) -> tuple[ChatRequest, list[int]]:
         chat = parse_chat(body, self._bundle.generation)
