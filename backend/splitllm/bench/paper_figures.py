@@ -55,7 +55,7 @@ def _saved(result: dict[str, Any], path: Path) -> Path:
         heights = [100 * (share or 0) for share in shares]
         axes.bar(at, heights, width * 0.92, label=name, color=colour)
         for x, height, share in zip(at, heights, shares, strict=True):
-            text = "none" if share is None else f"{height:.0f}" if height >= 1 or height == 0 else f"{height:.1f}"
+            text = "n/a" if share is None else f"{height:.0f}" if height >= 1 or height == 0 else f"{height:.1f}"
             axes.annotate(text, (x, height), (0, 2), textcoords="offset points", ha="center", fontsize=9)
     axes.set_xticks(range(len(models)), [model["model"] for model in models])
     axes.set_ylabel("server work saved, %")

@@ -17,8 +17,10 @@ from typing import Any, Final
 
 from ..planner.brute_force import brute_force
 from ..planner.dp import Solution, solve_dp
+from ..planner.evaluate import evaluate
 from ..planner.exact import Tables
-from ..planner.problem import Link, Phase, Problem, Side
+from ..planner.greedy import greedy_prefix, greedy_ratio
+from ..planner.problem import Link, Phase, Placement, Problem, Side
 
 KINDS: Final = ("alike", "measured", "arbitrary")
 STAGES: Final = 96
@@ -91,19 +93,23 @@ def measure(count: int, checks: int) -> dict[str, Any]:
         "phases": 2,
         "kinds": list(KINDS),
         "repeats": _REPEATS,
-        "cases": [{**_timed(case, count), **_checked(case, checks)} for case in CASES],
+        "cases": [_rounded({**_timed(case, count), **_checked(case, checks)}) for case in CASES],
     }
 
 
 def _timed(case: Case, count: int) -> dict[str, Any]:
     """Best of three runs for every problem that takes no longer than 200 ms."""
-    times, solutions = [], []
+    times, solutions, saved, greedy = [], [], [], []
     for problem in problems(case, count):
         runs = [_clocked(problem)]
         while len(runs) < _REPEATS and runs[0][0] <= _LONG_MS:
             runs.append(_clocked(problem))
         times.append(min(spent for spent, _ in runs))
         solutions.append(runs[0][1])
+        if solutions[-1].feasible:
+            tables = Tables.of(problem)
+            saved.append(_saved(tables, solutions[-1].placement))
+            greedy.append(max(_saved(tables, place(tables)) for place in (greedy_prefix, greedy_ratio)))
     return {
         "case": case.name,
         "target_ms": case.target_ms,
@@ -114,7 +120,19 @@ def _timed(case: Case, count: int) -> dict[str, Any]:
         "worst_ms": max(times),
         "exact": sum(one.gap == 0 for one in solutions),
         "worst_gap": max(one.gap for one in solutions),
+        "saved": statistics.fmean(saved or [0]),
+        "better_greedy_saved": statistics.fmean(greedy or [0]),
     }
+
+
+def _rounded(case: dict[str, Any]) -> dict[str, Any]:
+    return {key: round(value, 4) if isinstance(value, float) else value for key, value in case.items()}
+
+
+def _saved(tables: Tables, placement: Placement) -> float:
+    """The share of the server's cost that a placement saves; 0 where it breaks a limit and so is not used."""
+    found = evaluate(tables, placement)
+    return found.saved_fraction if found.feasible else 0.0
 
 
 def _clocked(problem: Problem) -> tuple[float, Solution]:

@@ -33,6 +33,7 @@ def test_the_measurement_is_told_as_a_table_and_as_json(capsys: pytest.CaptureFi
     for case in result["cases"]:
         assert 0 < case["median_ms"] <= case["worst_ms"]
         assert (case["checked"], case["different"]) == (8, 0)
+        assert 0 <= case["better_greedy_saved"] <= case["saved"] <= 1
 
 
 def test_a_planner_that_is_wrong_is_caught(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
