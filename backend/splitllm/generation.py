@@ -53,8 +53,8 @@ class TurnEnded:
 class Resplitted:
     """A session's split changed within a turn; or not (`done` false), because the turn had ended.
 
-    ran_to: positions that had run until then. length: those that the row still holds. end: position after the prompt and
-    the tokens drawn so far; the rows `[length, end)` are to come anew, as a prompt does.
+    ran_to: positions that had run until then. length: those that the row still holds. end: position after the prompt
+    and the tokens drawn so far; the rows `[length, end)` are to come anew, as a prompt does.
     """
 
     session: str
@@ -65,7 +65,7 @@ class Resplitted:
     end: int = 0
 
 
-Event = TokenDrawn | TurnEnded | Resplitted
+Event = TokenDrawn | TurnEnded
 
 
 class Generation:

@@ -22,14 +22,17 @@ class KvBudget:
         """Bytes promised to sessions."""
         return sum(self._reserved.values())
 
+    def reserved_by_others(self, session: str) -> int:
+        """The same without what `session` holds."""
+        return self.reserved_bytes - self._reserved.get(session, 0)
+
     def cost(self, split: int, max_tokens: int) -> int:
         """Bytes that a session of this split and token limit needs."""
         return (self._blocks - split) * self._block_bytes_per_token * max_tokens
 
     def can_reserve(self, session: str, split: int, max_tokens: int) -> bool:
         """Whether `reserve` would succeed. What the session holds already counts as free."""
-        others = self.reserved_bytes - self._reserved.get(session, 0)
-        return others + self.cost(split, max_tokens) <= self.limit_bytes
+        return self.reserved_by_others(session) + self.cost(split, max_tokens) <= self.limit_bytes
 
     def reserve(self, session: str, split: int, max_tokens: int) -> None:
         """Reserve, in place of what the session held before.

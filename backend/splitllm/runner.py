@@ -18,7 +18,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from .engines.base import Engine
-from .generation import Event, Generation
+from .generation import Event, Generation, Resplitted
 from .scheduler import Scheduler
 from .slots import Move
 from .work import Batch
@@ -107,6 +107,25 @@ class Runner:
 
         if self._ask(session, move):
             await moved
+
+    def resplit_turn(self, session: str, turn: int, split: int, on_done: Callable[[Resplitted], None]) -> None:
+        """Change a session's split within a turn.
+
+        `on_done` is called on the loop, in order with the session's events, when that is done or comes too late.
+        """
+
+        def settle(event: Resplitted) -> None:
+            if session in self._handlers:
+                on_done(event)
+
+        def change() -> None:
+            moves, event = self._scheduler.resplit_turn(session, turn, split)
+            self._move(moves)
+            if event.done:
+                self._clear_freed_row()
+            self._call(lambda: settle(event))
+
+        self._ask(session, change)
 
     def begin(self, session: str, turn: int, *, start: int, prompt_end: int, generation: Generation) -> None:
         """Begin a turn."""

@@ -91,7 +91,8 @@ class ClientReport:
     """What a client says it can do (PROTOCOL.md, `open` and `report`).
 
     Times are milliseconds for one block: `decode_ms` for one row, `prefill_ms` for `prefill_rows` rows.
-    They are null until the client has measured them.
+    They are null until the client has measured them. `effort` is the largest share of the model's blocks that the
+    person lets this client run, from 0 to 1; None sets no cap.
     """
 
     backend: str = "none"
@@ -101,6 +102,7 @@ class ClientReport:
     prefill_ms: float | None = None
     prefill_rows: int = PREFILL_CHUNK
     memory_bytes: int | None = None
+    effort: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,15 +138,22 @@ class Link:
 class SessionPlan:
     """The planner's answer for one session: how many blocks the client runs, and why.
 
-    `bound` names what kept the split from being larger: `ttft`, `tpot`, `memory`, `blocks_ready`, `model` (all blocks
-    are on the client), `backend` (the client runs none) or `forced` (the client asked for this split).
+    `bound` names what kept the split from being larger: `ttft`, `tpot`, `memory`, `effort` (the person's own cap),
+    `blocks_ready`, `model` (all blocks are on the client), `backend` (the client runs none) or `forced` (the client
+    asked for this split).
+
+    Two savings, never one under the other's name. `saved_block_steps` counts as the paper does: the share of all
+    (block, row) pairs that the client runs. `saved_server_time` counts as an operator pays: the share of the engine's
+    time that this session would take at split 0. `server_ms` is the engine's time for the turn, in ms.
     """
 
     split: int
     feasible: bool
     reason: str
     bound: str
-    saved_fraction: float
+    saved_block_steps: float
+    saved_server_time: float
+    server_ms: float
     predicted_ttft_ms: float
     predicted_tpot_ms: float
     details: dict[str, Any] = field(default_factory=dict)

@@ -26,6 +26,7 @@ REPORT = {
     "prefill_ms": 4.0,
     "prefill_rows": 64,
     "memory_bytes": None,
+    "effort": None,
 }
 OPEN: dict[str, Any] = {
     "type": "open",

@@ -50,7 +50,7 @@ SESSION = "0123456789abcdef" * 2
 HELLO = '{"type":"hello","protocol":1,"agent":"test","model":null,"bundle":null}'
 REPORT = (
     '"client":{"backend":"cpu","variant":"float32","blocks_ready":4,"decode_ms":1.5,"prefill_ms":null,"prefill_rows":64,'
-    '"memory_bytes":null}'
+    '"memory_bytes":null,"effort":null}'
 )
 OPEN = '{"type":"open",' + REPORT + ',"split":"auto","wire":"float16","max_tokens":32,"expected_prompt_tokens":7}'
 AGAIN = '{"type":"report",' + REPORT + ',"split":3,"expected_prompt_tokens":9}'
@@ -116,7 +116,9 @@ def plan_of(split: int) -> SessionPlan:
         feasible=True,
         reason="It fits.",
         bound="model",
-        saved_fraction=0.25,
+        saved_block_steps=split / BLOCKS,
+        saved_server_time=0.25,
+        server_ms=30.0,
         predicted_ttft_ms=10.0,
         predicted_tpot_ms=2.0,
     )
@@ -277,6 +279,7 @@ def test_plan_says_what_was_asked_and_what_was_planned() -> None:
     assert isinstance(plan, Plan)
     assert sent(talk.planned(2, plan, rtt_ms=12.5)) == {
         "type": "plan",
+        "turn": None,
         "session": SESSION,
         "split": 2,
         "wire": "float16",
@@ -285,8 +288,8 @@ def test_plan_says_what_was_asked_and_what_was_planned() -> None:
         "feasible": True,
         "reason": "It fits.",
         "bound": "model",
-        "saved_fraction": 0.25,
-        "predicted": {"ttft_ms": 10.0, "tpot_ms": 2.0},
+        "saved": {"block_steps": 0.5, "server_time": 0.25},
+        "predicted": {"ttft_ms": 10.0, "tpot_ms": 2.0, "server_ms": 30.0},
         "rtt_ms": 12.5,
     }
 
@@ -457,6 +460,8 @@ def test_statistics_count_block_steps_and_time(split: int) -> None:
         "queue_ms": 5.5,
         "server_blocks_run": 6 * (BLOCKS - split),
         "server_blocks_saved": 6 * split,
+        "server_ms_run": 0.0,
+        "server_ms_saved": 0.0,
         "rtt_ms": 3.0,
     }
 
@@ -726,11 +731,12 @@ def test_a_fault_of_the_server_is_told_as_internal_without_its_details(trouble: 
 # -- section 7: states ------------------------------------------------------------------------------------------------
 
 MESSAGES = {"hello": HELLO, "open": OPEN, "report": AGAIN, "turn": turn(), "cancel": cancel(), "close": CLOSE}
+MESSAGES["adopt"] = '{"type":"adopt","turn":1}'
 ALLOWED = {
     State.NEW: {"hello"},
     State.GREETED: {"open", "close"},
-    State.IDLE: {"report", "turn", "cancel", "close", "frame"},
-    State.IN_TURN: {"cancel", "close", "frame"},
+    State.IDLE: {"report", "turn", "adopt", "cancel", "close", "frame"},
+    State.IN_TURN: {"report", "cancel", "close", "frame"},  # and `adopt`, once there is a plan to adopt
 }
 
 

@@ -17,6 +17,8 @@ export interface EngineOptions {
   /** `auto` takes the smallest variant that this backend runs well. */
   readonly variant: 'auto' | Variant;
   readonly wire: Wire;
+  /** Largest share of the model's blocks that may run here, 0 to 1; null for as many as the planner wants. */
+  readonly effort: number | null;
 }
 
 export interface ChatMessage {
@@ -59,8 +61,10 @@ export interface SplitState {
   /** The planner's sentence. */
   readonly reason: string;
   readonly feasible: boolean;
-  /** Share of the server's work saved, 0 to 1. */
-  readonly savedFraction: number;
+  /** Share of all blocks times rows that run here, 0 to 1; not the same as time. */
+  readonly savedBlockSteps: number;
+  /** Share of the server's time saved, 0 to 1. */
+  readonly savedServerTime: number;
   readonly rttMs: number;
   readonly predictedTtftMs: number;
   readonly predictedTpotMs: number;
@@ -76,6 +80,9 @@ export interface AnswerStats {
   readonly serverBlocksSaved: number;
 }
 
+  /** Milliseconds of the server's engine that the answer took, and what it would have taken beyond that alone; estimates. */
+  readonly serverMsRun: number;
+  readonly serverMsSaved: number;
 export type FinishReason = 'stop' | 'stop_string' | 'length' | 'cancelled';
 
 export interface Diagnostics {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,11 @@ from .session import ClientSession
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer, and what it took. Times in ms as seen here; block counts are block-steps."""
+    """One answer, and what it took. Times in ms as seen here; block counts are block-steps (one block on one row).
+
+    `server_ms_run` and `server_ms_saved` are the engine's time: what the turn added to its batches, and what it would
+    have added beyond that at split 0; the server's estimates. `split` is the last one, `splits` all that were in force.
+    """
 
     text: str
     split: int
@@ -31,11 +35,15 @@ class Answer:
     tpot_ms: float | None
     server_blocks_run: int
     server_blocks_saved: int
+    server_ms_run: float
+    server_ms_saved: float
     rtt_ms: float
     variant: str
     wire: str
     feasible: bool
     reason: str
+    bound: str
+    splits: tuple[int, ...]
 
     def to_json(self) -> dict[str, Any]:
         """For `splitllm chat --json`."""
@@ -59,6 +67,7 @@ class Conversation:
         variant: str = "float32",
         wire: str = "float16",
         first_prompt: str = "",
+        effort: float | None = None,
         progress: Progress | None = None,
     ) -> Conversation:
         """Fetch what is needed, load and time the local blocks, and open a session.
@@ -70,6 +79,7 @@ class Conversation:
             variant: weights of the local blocks.
             wire: dtype of hidden states on the wire.
             first_prompt: what the plan is made for; may be empty.
+            effort: largest share of the blocks to run here, 0 to 1; None leaves it to the planner.
             progress: called with (bytes fetched, bytes to fetch).
 
         Raises:
@@ -88,6 +98,7 @@ class Conversation:
         codec = TextCodec.of(bundle)
         blocks = LocalBlocks(bundle, wanted, variant=variant, capacity=spec.max_context) if wanted else None
         report = blocks.measure() if blocks else ClientReport(backend="none", variant=variant)
+        report = replace(report, effort=effort)
         first = [{"role": "user", "content": first_prompt}]
         session = await ClientSession.open(
             server,
@@ -99,14 +110,6 @@ class Conversation:
             expected_prompt_tokens=len(codec.encode_chat(first)),
             blocks=blocks,
         )
-        if blocks is not None and session.split != wanted:
-            # The planner chose fewer: the blocks beyond must not run here.
-            kept = (
-                LocalBlocks(bundle, session.split, variant=variant, capacity=spec.max_context)
-                if session.split
-                else None
-            )
-            session.use_blocks(kept)
         return cls(session, codec, variant)
 
     async def ask(
@@ -156,9 +159,13 @@ class Conversation:
             tpot_ms=(arrivals[-1] - arrivals[0]) / (len(arrivals) - 1) if len(arrivals) > 1 else None,
             server_blocks_run=stats["server_blocks_run"],
             server_blocks_saved=stats["server_blocks_saved"],
+            server_ms_run=stats["server_ms_run"],
+            server_ms_saved=stats["server_ms_saved"],
             rtt_ms=stats["rtt_ms"],
             variant=self._variant,
             wire=plan["wire"],
             feasible=plan["feasible"],
             reason=plan["reason"],
+            bound=plan["bound"],
+            splits=tuple(each["split"] for each in self._session.plans),
         )

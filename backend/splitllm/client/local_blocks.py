@@ -18,7 +18,7 @@ _REPEATS = 3
 
 
 class LocalBlocks:
-    """Embedding and blocks `[0, blocks)` for one conversation."""
+    """Embedding and blocks `[0, blocks)` for one conversation; a split may use fewer of them."""
 
     def __init__(self, bundle: Bundle, blocks: int, *, variant: str, capacity: int) -> None:
         """Load the blocks; `capacity` is the number of positions the conversation may have.
@@ -30,9 +30,10 @@ class LocalBlocks:
         self._embedding = bundle.embedding()
         self._runner = OnnxBlocks(bundle, Span(0, blocks), variant=variant, capacity=capacity)
 
-    def forward(self, ids: Sequence[int], position: int) -> NDArray[Any]:
-        """Hidden states [T, hidden_size] behind the last block, for T ids that begin at `position`."""
-        return self._runner.forward(np.asarray(self._embedding[np.asarray(ids)], np.float32), position)
+    def forward(self, ids: Sequence[int], position: int, split: int | None = None) -> NDArray[Any]:
+        """Hidden states [T, hidden_size] behind `split` blocks (None: all), for T ids that begin at `position`."""
+        embedded = np.asarray(self._embedding[np.asarray(ids)], np.float32)
+        return self._runner.forward(embedded, position, end=split)
 
     def measure(self) -> ClientReport:
         """Time one block in prefill and decode; overwrites the conversation, so only before it begins."""

@@ -47,16 +47,30 @@ _WIRE: Final = {"float16": np.dtype(np.float16), "float32": np.dtype(np.float32)
 
 
 class ClientSession:
-    """A session that is open. `blocks` is None while split is 0."""
+    """A session that is open. `blocks` holds at least as many blocks as any plan calls for; None is none at all.
+
+    What is to be computed follows from three lengths, so a prompt, a token, a catch-up after the split grew and a
+    history that goes up again need no cases of their own: the ids that are known, how many of them the local blocks
+    hold keys and values of, and from where on the server wants rows.
+    """
 
     def __init__(self, socket: ClientConnection, welcome: Message, plan: Message, blocks: LocalBlocks | None) -> None:
         self._socket = socket
         self._blocks = blocks
         self.welcome, self.plan = welcome, plan
-        self.split: int = plan["split"]
         self.total_blocks: int = welcome["blocks"]
-        self._ids: list[int] = []  # of the positions that both sides hold keys and values of
+        self.plans: list[Message] = [plan]  # in force one after the other, since the latest turn began
+        self._ids: list[int] = []  # of the conversation, as far as it is known
+        self._server_length = 0  # positions whose keys and values the server holds
+        self._local_length = 0  # the same for the local blocks
+        self._send_from = 0  # position from which on the server wants rows
+        self._prompt_end = 0  # rows before it go up in chunks, the others one by one
         self._turn = 0
+
+    @property
+    def split(self) -> int:
+        """Blocks that run here."""
+        return int(self.plan["split"])
 
     @classmethod
     async def open(
@@ -99,9 +113,19 @@ class ClientSession:
             raise
         return cls(socket, welcome, plan, blocks)
 
-    def use_blocks(self, blocks: LocalBlocks | None) -> None:
-        """Set the local blocks, `split` of them, before the first turn."""
-        self._blocks = blocks
+    async def report(self, report: ClientReport, *, split: int | None, expected_prompt_tokens: int) -> None:
+        """Between turns: say what has changed, and follow the plan that comes.
+
+        Raises:
+            RemoteError: the server refuses; the former plan stays.
+        """
+        message = {
+            "type": "report",
+            "client": report_to(report),
+            "split": "auto" if split is None else split,
+            "expected_prompt_tokens": max(1, expected_prompt_tokens),
+        }
+        self._follow(await _request(self._socket, message, "plan"))
 
     async def close(self) -> None:
         """End the session."""
@@ -136,7 +160,7 @@ class ClientSession:
                 "start a new chat",
                 code="context_overflow",
             )
-        start = min(_common_prefix(self._ids, ids), len(ids) - 1)
+        start = min(_common_prefix(self._ids, ids), self._server_length, len(ids) - 1)
         self._turn += 1
         turn = TurnRequest(
             self._turn,
@@ -148,29 +172,37 @@ class ClientSession:
             tuple(sorted(set(ids))) if sampling.repetition_penalty != 1 else (),
         )
         running = True
+        self.plans = [self.plan]
         try:
             await self._socket.send(encode_message(turn.to_message()))
-            self._ids = list(ids[:start])
-            await self._send_prompt(ids, start)
+            self._ids = list(ids)
+            self._server_length = self._send_from = start
+            self._local_length = min(self._local_length, start)
+            self._prompt_end = len(ids)
             tokens = 0
             while True:
+                if tokens < max_tokens:
+                    await self._compute()
                 received = await self._socket.recv()
                 if isinstance(received, str):
-                    message = _expect(received, "done")
+                    message = _expect(received, "done", "plan")
+                    if message["type"] == "plan":
+                        if message["turn"] == self._turn:
+                            await self._adopt(message)
+                        continue
                     if message["turn"] == self._turn:
                         running = False
-                        self._ids = self._ids[: message["position"]]
+                        self._server_length = message["position"]
                         yield message
                         return
                     continue
                 frame = decode_frame(received)
                 if frame.turn != self._turn:
                     continue
-                for offset, token in enumerate(frame.values[:, 0].tolist()):
+                for token in frame.values[:, 0].tolist():
                     tokens += 1
+                    self._ids.append(token)
                     yield token
-                    if tokens < max_tokens:
-                        await self._send_step(token, frame.position + offset)
         except RemoteError as error:
             running = error.code in _FRAME_ERRORS
             raise
@@ -183,35 +215,61 @@ class ClientSession:
 
     async def _give_up(self) -> None:
         """Cancel the turn under way and wait for its end; the next turn begins at 0."""
-        self._ids = []
+        self._server_length = 0
         with contextlib.suppress(websockets.ConnectionClosed, RemoteError, TimeoutError):
             await self._socket.send(encode_message({"type": "cancel", "turn": self._turn}))
             async with asyncio.timeout(_OPEN_TIMEOUT_S):
                 while True:
                     received = await self._socket.recv()
-                    if isinstance(received, str) and _expect(received, "done")["turn"] == self._turn:
+                    if not isinstance(received, str):
+                        continue
+                    message = _expect(received, "done", "plan")
+                    if message["type"] == "plan":
+                        self._follow(message)
+                    elif message["turn"] == self._turn:
                         return
 
-    async def _send_prompt(self, ids: Sequence[int], start: int) -> None:
-        for position in range(start, len(ids), PREFILL_CHUNK):
-            chunk = list(ids[position : position + PREFILL_CHUNK])
-            is_last = position + len(chunk) == len(ids)
-            if self._blocks is None:
-                await self._send(Kind.IDS, position, np.array(chunk, np.int32)[:, None])
-            else:
-                hidden = await asyncio.to_thread(self._blocks.forward, chunk, position)
-                if self.split < self.total_blocks:
-                    await self._send(Kind.HIDDEN, position, hidden)
-                elif is_last:  # only the head is left, and it needs the last row alone
-                    await self._send(Kind.HIDDEN, len(ids) - 1, hidden[-1:])
-            self._ids += chunk
+    def _follow(self, plan: Message) -> None:
+        """A new plan is in force."""
+        if plan["split"] > (self._blocks.blocks if self._blocks is not None else 0):
+            raise ProtocolError("The server plans more blocks than there are here; its version may differ.")
+        if plan["split"] != self.split:
+            self._local_length = 0  # blocks that did not run until now know nothing of the conversation
+        self._server_length = plan["position"]
+        self.plan = plan
+        self.plans.append(plan)
 
-    async def _send_step(self, token: int, position: int) -> None:
-        """Run a token that was drawn through the local blocks; at split 0 the server goes on by itself."""
-        if self._blocks is not None:
-            hidden = await asyncio.to_thread(self._blocks.forward, [token], position)
-            await self._send(Kind.HIDDEN, position, hidden)
-        self._ids.append(token)
+    async def _adopt(self, plan: Message) -> None:
+        """Go on with the turn under a new plan (PROTOCOL.md, "A new plan within a turn")."""
+        self._follow(plan)
+        self._send_from, self._prompt_end = plan["position"], len(self._ids)
+        await self._socket.send(encode_message({"type": "adopt", "turn": self._turn}))
+
+    async def _compute(self) -> None:
+        """Compute all that is known and not computed yet, and send what the server wants of it."""
+        if self.split == 0:
+            for start in range(self._send_from, self._prompt_end, PREFILL_CHUNK):
+                chunk = self._ids[start : min(start + PREFILL_CHUNK, self._prompt_end)]
+                await self._send(Kind.IDS, start, np.array(chunk, np.int32)[:, None])
+            self._send_from = self._prompt_end
+            return
+        blocks, split = self._blocks, self.split
+        assert blocks is not None  # noqa: S101  # _follow looked
+        while self._local_length < len(self._ids):
+            start = self._local_length
+            # Rows that the server holds are caught up on here alone.
+            limit = self._send_from if start < self._send_from else len(self._ids)
+            chunk = self._ids[start : min(start + PREFILL_CHUNK, limit)]
+            end = start + len(chunk)
+            hidden = await asyncio.to_thread(blocks.forward, chunk, start, split)
+            self._local_length = end
+            if start < self._send_from:
+                continue
+            if split == self.total_blocks and end < self._prompt_end:
+                continue  # only the head is left, and it needs the last row alone
+            if split == self.total_blocks:
+                hidden = hidden[-1:]
+            await self._send(Kind.HIDDEN, end - len(hidden), hidden)
 
     async def _send(self, kind: Kind, position: int, values: Any) -> None:
         if kind is Kind.HIDDEN:
@@ -240,8 +298,8 @@ async def _request(socket: ClientConnection, message: Message, answer_type: str)
     return _expect(answer, answer_type)
 
 
-def _expect(text: str, message_type: str) -> Message:
-    """A message of this type; an error of the server is raised.
+def _expect(text: str, *message_types: str) -> Message:
+    """A message of one of these types; an error of the server is raised.
 
     Raises:
         RemoteError: the server sent `error`.
@@ -250,8 +308,8 @@ def _expect(text: str, message_type: str) -> Message:
     message = decode_message(text, "server")
     if message["type"] == "error":
         raise RemoteError(message["message"], code=message["code"])
-    if message["type"] != message_type:
+    if message["type"] not in message_types:
         raise ProtocolError(
-            f"The server sent `{message['type']}` where `{message_type}` was due; its version may differ."
+            f"The server sent `{message['type']}` where `{message_types[0]}` was due; its version may differ."
         )
     return message

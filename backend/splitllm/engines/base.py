@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ..planner.profile import EngineProfile
 from ..slots import Move
 from ..types import BlockTimes, Float32Array, ModelSpec
 from ..work import Batch
@@ -50,6 +51,13 @@ class Engine(abc.ABC):
     @abc.abstractmethod
     def measure(self) -> BlockTimes:
         """Time blocks and head on this machine. Only while no session is open."""
+
+    def profile(self) -> EngineProfile:
+        """What the planner knows of this engine's costs. Only while no session is open.
+
+        Here: every row costs what it costs alone. `profiling.measure_profile` measures any engine in full.
+        """
+        return EngineProfile.of_times(self.measure(), kv_block_bytes=self.spec.kv_bytes_per_token())
 
     @abc.abstractmethod
     def close(self) -> None:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from ..errors import ProblemError
-from ..types import BlockTimes, ClientReport, Link, ModelSpec, Sla
+from ..types import ClientReport, Link, ModelSpec, Sla
+from .marginal import SessionCosts
 from .problem import Phase, Problem, Side
 
 TOKEN_ID_BYTES: Final = 4
@@ -30,12 +31,13 @@ class Session:
     """The inputs of one plan after cleaning.
 
     `client_prefill_ms` is one block's time for the whole prompt; it and `client_decode_ms` are None where the client
-    has not measured. `ready` counts the blocks that the client holds, `memory` is in bytes (None: no limit known).
-    `place` is what a person calls the client.
+    has not measured. `ready` counts the blocks that the client holds, `willing` those that the person lets it run,
+    `memory` is in bytes (None: no limit known). `place` is what a person calls the client.
     """
 
     blocks: int
     ready: int
+    willing: int
     backend: bool
     place: str
     client_decode_ms: float | None
@@ -67,6 +69,7 @@ class Session:
         return cls(
             blocks=spec.blocks,
             ready=min(max(report.blocks_ready, 0), spec.blocks),
+            willing=_willing(report.effort, spec.blocks),
             backend=report.backend != "none",
             place="your machine" if report.backend == "cpu" else "your browser",
             client_decode_ms=decode,
@@ -79,12 +82,23 @@ class Session:
 
 
 def split_problem(
-    spec: ModelSpec, session: Session, times: BlockTimes, link: Link, *, rows: int, tokens: int, wire_bytes: int
+    spec: ModelSpec,
+    session: Session,
+    costs: SessionCosts,
+    link: Link,
+    *,
+    rows: int,
+    tokens: int,
+    wire_bytes: int,
 ) -> Problem:
     """The problem of every k >= 1, for a prompt of `rows` and an answer of `tokens` tokens.
 
     Embed and block.0 are pinned to the client, the head and the blocks that have not arrived to the server. A client
     that has not measured counts with no time at all.
+
+    What the batch of others takes from a session's latency wherever its blocks run stands where no choice moves it:
+    their time in a tick on both sides (so that one block more at the client takes away no more than the session's own
+    row), and the wait for a tick that is under way in the link.
 
     Raises:
         ProblemError: a figure of the server's own makes no sense.
@@ -92,40 +106,42 @@ def split_problem(
     count = spec.blocks
     if wire_bytes not in (2, 4):
         raise ProblemError(f"wire_bytes is {wire_bytes}: write 2 or 4")
-    if count < 1 or times.prefill_rows < 1:
-        raise ProblemError("a plan needs at least one block and one row of measured prefill")
+    if count < 1 or len(costs.tick_ms) != count:
+        raise ProblemError("a plan needs at least one block, and costs for each")
     if not (link.up_bytes_per_ms > 0 and link.down_bytes_per_ms > 0):
         raise ProblemError("link.up_bytes_per_ms and link.down_bytes_per_ms must be above 0")
-    decode = max(_own_figure(times.block_decode_ms, "times.block_decode_ms"), _LEAST_BLOCK_MS)
-    prefill = _own_figure(times.block_prefill_ms, "times.block_prefill_ms") * rows / times.prefill_rows
-    prefill = min(max(prefill, _LEAST_BLOCK_MS), _MOST_MS)
-    head, embed = _own_figure(times.head_ms, "times.head_ms"), _own_figure(times.embed_ms, "times.embed_ms")
+    link = replace(link, up_ms=_own_figure(link.up_ms, "link.up_ms"), down_ms=_own_figure(link.down_ms, "link.down_ms"))
     row_bytes = spec.hidden_size * wire_bytes
+    prompt, client_step = _time(costs.prompt_ms), session.client_decode_ms or 0.0
 
-    def phase(name: str, weight: int, limit: float, client_ms: float, server_ms: float, rows: int) -> Phase:
-        on_server = (embed, *(server_ms,) * count, head)
-        return Phase(
-            name=name,
-            weight=weight,
-            latency_limit_ms=None if math.isinf(limit) else limit,
-            client_ms=(0.0, *(client_ms,) * count, 0.0),
-            server_ms=on_server,
-            server_cost=on_server,
-            input_bytes=(TOKEN_ID_BYTES * rows, *(row_bytes * rows,) * count, row_bytes),
-            output_bytes=ANSWER_BYTES,
-        )
-
+    prefill = Phase(
+        name="prefill",
+        weight=1,
+        latency_limit_ms=None if math.isinf(session.ttft_ms) else session.ttft_ms,
+        client_ms=(0.0, *(session.client_prefill_ms or 0.0,) * count, 0.0),
+        server_ms=(costs.embed_ms, *(prompt,) * count, costs.prompt_head_ms),
+        server_cost=(costs.embed_ms, *(min(prompt + costs.kv_ms, _MOST_MS),) * count, costs.prompt_head_ms),
+        input_bytes=(TOKEN_ID_BYTES * rows, *(row_bytes * rows,) * count, row_bytes),
+        output_bytes=ANSWER_BYTES,
+        link=replace(link, up_ms=link.up_ms + costs.chunk_wait_ms),
+    )
+    decode = Phase(
+        name="decode",
+        weight=tokens,
+        latency_limit_ms=None if math.isinf(session.tpot_ms) else session.tpot_ms,
+        client_ms=(0.0, *(client_step + others for others in costs.others_ms), 0.0),
+        server_ms=(costs.embed_ms, *map(_time, costs.tick_ms), costs.tick_head_ms + costs.others_prefill_ms),
+        server_cost=(costs.embed_ms, *map(_time, costs.step_cost_ms), costs.head_cost_ms),
+        input_bytes=(TOKEN_ID_BYTES, *(row_bytes,) * count, row_bytes),
+        output_bytes=ANSWER_BYTES,
+        link=replace(link, up_ms=link.up_ms + costs.step_wait_ms),
+    )
     stages = ("embed", *(f"block.{number}" for number in range(count)), "head")
-    late = dict.fromkeys(stages[session.ready + EMBED :], Side.SERVER)
+    late = dict.fromkeys(stages[min(session.ready, session.willing) + EMBED :], Side.SERVER)
     return Problem(
         stages=stages,
-        phases=(
-            phase("prefill", 1, session.ttft_ms, session.client_prefill_ms or 0.0, prefill, rows),
-            phase("decode", tokens, session.tpot_ms, session.client_decode_ms or 0.0, decode, 1),
-        ),
-        link=replace(
-            link, up_ms=_own_figure(link.up_ms, "link.up_ms"), down_ms=_own_figure(link.down_ms, "link.down_ms")
-        ),
+        phases=(prefill, decode),
+        link=link,
         client_memory=(0.0, *(float(session.block_bytes),) * count, 0.0),
         client_memory_limit=session.memory,
         pinned={"embed": Side.CLIENT, "block.0": Side.CLIENT, **late},
@@ -137,6 +153,17 @@ def server_problem(problem: Problem) -> Problem:
     """The problem of k = 0, made from that of k >= 1: nothing is pinned, and decode pays no link."""
     prefill, decode = problem.phases
     return replace(problem, phases=(prefill, replace(decode, link=_NO_LINK)), pinned={})
+
+
+def _time(value: float) -> float:
+    return min(max(value, _LEAST_BLOCK_MS), _MOST_MS)
+
+
+def _willing(effort: float | None, blocks: int) -> int:
+    """Blocks that a person's cap allows; a cap that is no number is none."""
+    if effort is None or not 0 <= effort < 1:
+        return blocks
+    return int(effort * blocks + 1e-9)
 
 
 def _measured(value: float | None) -> float | None:

@@ -11,13 +11,17 @@ from .session_problem import Session
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One split with its predictions; `rejected_by` are the names (see `SessionPlan.bound`) of what forbids it."""
+    """One split with its predictions; `rejected_by` are the names (see `SessionPlan.bound`) of what forbids it.
+
+    `cost_ms` is what the planner minimises: the engine's time, the price of memory and what changing to this split
+    costs.
+    """
 
     split: int
     ttft_ms: float
     tpot_ms: float
     weighted_ms: float
-    saved_fraction: float
+    cost_ms: float
     rejected_by: tuple[str, ...]
 
     @property
@@ -39,6 +43,8 @@ def chosen_reason(candidates: Sequence[Candidate], best: Candidate, bound: str, 
     if bound == "backend":
         why = "has not measured its speed yet" if session.backend else "cannot run any"
         return f"{where}: {session.place} {why}."
+    if bound == "effort":
+        return f"{where}: you let {session.place} do no more."
     if bound == "blocks_ready":
         missing = "the next one has not arrived yet" if best.split else f"none has arrived in {session.place} yet"
         return f"{where}: {missing}."
@@ -59,6 +65,12 @@ def forced_reason(chosen: Candidate, session: Session) -> str:
     if chosen.split and not session.measured:
         reason += f" (without {session.place}'s own time, which is not measured yet)"
     return reason + "."
+
+
+def relief_reason(chosen: Candidate, session: Session) -> str:
+    """Why a split that breaks the promise now is better than the fastest one."""
+    where = _where(chosen.split, session)
+    return f"The server is busy. {where}, to relieve it: for now {_broken_promises(chosen, session)}."
 
 
 def _where(split: int, session: Session) -> str:
@@ -90,8 +102,13 @@ def _excess(more: Candidate, bound: str, session: Session) -> str:
     if bound == "memory":
         need, limit = _memory(more, session)
         return f"need {need} of memory, over the {limit} that {session.place} may use"
+    takes = more.tpot_ms if bound == "tpot" else more.ttft_ms
+    promised = session.tpot_ms if bound == "tpot" else session.ttft_ms
+    subject = "each token" if bound == "tpot" else "the first token"
+    if takes <= promised:  # rejected all the same: this session has broken its promise before, and keeps a margin
+        return f"make {subject} take {milliseconds(takes)}, too near the promised {milliseconds(promised)} for now"
     value, limit = _latency(more, bound, session)
-    return f"make {'each token' if bound == 'tpot' else 'the first token'} take {value}, over the promised {limit}"
+    return f"make {subject} take {value}, over the promised {limit}"
 
 
 def _memory(one: Candidate, session: Session) -> tuple[str, str]:

@@ -91,7 +91,10 @@ class TurnRequest:
 
 @dataclass(frozen=True, slots=True)
 class TurnStats:
-    """What a turn cost, in the server's view. Times in ms; block counts are block-steps (one block on one row)."""
+    """What a turn cost, in the server's view. Times in ms; block counts are block-steps (one block on one row).
+
+    server_ms_run, server_ms_saved: the engine's time that the turn added, and what split 0 would have added beyond it.
+    """
 
     ttft_ms: float | None
     tpot_ms: float | None
@@ -99,6 +102,8 @@ class TurnStats:
     server_blocks_run: int
     server_blocks_saved: int
     rtt_ms: float
+    server_ms_run: float = 0.0
+    server_ms_saved: float = 0.0
 
 
 def sampling_from(member: Message) -> SamplingParams:
@@ -122,11 +127,19 @@ def report_to(report: ClientReport) -> Message:
 
 
 def plan_message(
-    session: str, plan: SessionPlan, *, wire: Wire, max_tokens: int, position: int, rtt_ms: float
+    session: str,
+    plan: SessionPlan,
+    *,
+    wire: Wire,
+    max_tokens: int,
+    position: int,
+    rtt_ms: float,
+    turn: int | None = None,
 ) -> Message:
-    """The `plan` message."""
+    """The `plan` message; `turn` is the turn under way whose rows are to be sent anew, if any."""
     return {
         "type": "plan",
+        "turn": turn,
         "session": session,
         "split": plan.split,
         "wire": wire,
@@ -135,8 +148,12 @@ def plan_message(
         "feasible": plan.feasible,
         "reason": plan.reason,
         "bound": plan.bound,
-        "saved_fraction": plan.saved_fraction,
-        "predicted": {"ttft_ms": plan.predicted_ttft_ms, "tpot_ms": plan.predicted_tpot_ms},
+        "saved": {"block_steps": plan.saved_block_steps, "server_time": plan.saved_server_time},
+        "predicted": {
+            "ttft_ms": plan.predicted_ttft_ms,
+            "tpot_ms": plan.predicted_tpot_ms,
+            "server_ms": plan.server_ms,
+        },
         "rtt_ms": rtt_ms,
     }
 

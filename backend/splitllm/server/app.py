@@ -15,8 +15,9 @@ from aiohttp import web
 from .. import __version__
 from ..bundle import Bundle
 from ..engines.base import Engine
+from ..planner.profile import EngineProfile
 from ..protocol import Limits
-from ..runner import Runner
+from ..runner import Runner, Tick
 from ..session import Greeting, State
 from ..text import TextCodec
 from .config import ServerConfig
@@ -43,15 +44,20 @@ _LAG_EVERY_S: Final = 0.1
 class Server:
     """What all connections of one application share."""
 
-    def __init__(self, bundle: Bundle, engine: Engine, config: ServerConfig) -> None:
-        """`engine` must hold one row more than `config.max_sessions` (see Scheduler.can_open)."""
+    def __init__(
+        self, bundle: Bundle, engine: Engine, config: ServerConfig, profile: EngineProfile | None = None
+    ) -> None:
+        """`engine` must hold one row more than `config.max_sessions` (see Scheduler.open).
+
+        `profile` is what was measured of it; without one, it measures what it can.
+        """
         self.bundle, self.config = bundle, config
         spec = bundle.spec
         self.metrics = Metrics(spec, bundle.identity, __version__, config.sla, self._figures)
         self.telemetry = Telemetry(spec, config.sla, self.metrics)
-        self.runner = Runner(engine, on_fault=self._engine_lost, on_tick=self.telemetry.ticked)
+        self.runner = Runner(engine, on_fault=self._engine_lost, on_tick=self._ticked)
         self.codec = TextCodec.of(bundle)
-        self.admission = Admission(bundle, config, engine.measure())
+        self.admission = Admission(bundle, config, profile or engine.profile())
         self.connections: dict[Connection, asyncio.Task[Any]] = {}
         #: No new sessions any more: the server is about to stop.
         self.draining = False
@@ -184,6 +190,10 @@ class Server:
             due = loop.time() + _LAG_EVERY_S
             await asyncio.sleep(_LAG_EVERY_S)
             self.metrics.loop_lag.observe(max(0.0, loop.time() - due))
+
+    def _ticked(self, tick: Tick) -> None:
+        self.telemetry.ticked(tick)
+        self.admission.ticked(tick.batch, 1000 * tick.engine_s)
 
     def _engine_lost(self, _fault: BaseException) -> None:
         for connection in self.connections:

@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import logging
 import secrets
-import statistics
-import struct
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -16,12 +14,16 @@ import numpy as np
 from aiohttp import WSMessage, WSMsgType, web
 
 from ..errors import MachineError, ProtocolError, SplitLLMError
-from ..generation import Event, Generation
-from ..protocol import Frame, Kind, TurnRequest, encode_frame, encode_message
+from ..generation import Event, Generation, Resplitted, TurnEnded
+from ..planner.hysteresis import LATE_TOKENS, is_worth_changing
+from ..planner.session_plan import Held
+from ..protocol import Frame, Kind, OpenRequest, TurnRequest, encode_frame, encode_message
 from ..runner import Runner
-from ..session import Action, Begin, Cancel, Close, Feed, Greeting, Plan, Send, SendToken, ServerSession, State
+from ..session import Action, Begin, Cancel, Close, Feed, Greeting, Plan, Resplit, Send, SendToken, ServerSession, State
 from ..text import TextCodec
+from ..types import SessionPlan
 from .config import ServerConfig
+from .observation import Observation
 from .planning import Admission
 from .telemetry import Telemetry
 
@@ -34,44 +36,7 @@ _OUTBOX_LIMIT = 256
 _HELLO_S = 30.0
 #: A peer that answers no ping for so long is gone.
 _SILENT_S = 30.0
-_RTT_SAMPLES = 16
-_PING = struct.Struct("<Q")
 _CLOSE_CODES = {"shutting_down": 1001, "message_too_large": 1009, "internal": 1011}
-
-
-class RoundTrip:
-    """Round trip of one connection, from pings that this server sent and timed.
-
-    A client can make its round trip look longer by answering late, which only costs itself; it cannot make it shorter,
-    because a ping's payload is random.
-    """
-
-    def __init__(self) -> None:
-        self._sent: dict[bytes, float] = {}
-        self._samples: deque[float] = deque(maxlen=_RTT_SAMPLES)
-        self.first = asyncio.Event()
-        self.last_pong = time.monotonic()  # or the connection's begin
-
-    def ping(self, now: float) -> bytes:
-        """Payload of a ping sent at `now` (seconds)."""
-        payload = _PING.pack(secrets.randbits(64))
-        self._sent[payload] = now
-        if len(self._sent) > _RTT_SAMPLES:  # a peer that answers none must not make us remember all
-            self._sent.pop(next(iter(self._sent)))
-        return payload
-
-    def pong(self, payload: bytes, now: float) -> None:
-        """Note a pong; one that answers no ping of ours is ignored."""
-        sent = self._sent.pop(payload, None)
-        if sent is not None:
-            self._samples.append(1000 * (now - sent))
-            self.last_pong = now
-            self.first.set()
-
-    @property
-    def ms(self) -> float:
-        """Median of the latest samples in milliseconds; 0 before the first."""
-        return statistics.median(self._samples) if self._samples else 0.0
 
 
 class Connection:
@@ -92,14 +57,19 @@ class Connection:
         self._socket, self._config, self._runner = socket, config, runner
         self._transport = transport
         self._admission, self._codec = admission, codec
-        self._machine = ServerSession(greeting)
         self._id = secrets.token_hex(16)
+        self._machine = ServerSession(greeting, price=lambda segments: admission.price(self._id, segments))
         self._account = telemetry.account(self._id, "websocket")
         self._draining = False
         self._open = False
-        self._rtt = RoundTrip()
+        self._seen = Observation(config.sla, config.up_bytes_per_ms, config.down_bytes_per_ms)
+        self._rtt = self._seen.round_trip
+        self._ping_soon = asyncio.Event()
+        self._request: OpenRequest | None = None  # what the plan in force was made for
         self._outbox: asyncio.Queue[str | bytes | Close] = asyncio.Queue()
         self._unread: deque[WSMessage] = deque()
+        self._frame_bytes = 0
+        self._late_plans: set[asyncio.Task[None]] = set()
         self._last_heard = time.monotonic()
 
     async def serve(self) -> None:
@@ -155,6 +125,7 @@ class Connection:
                 await self._carry_out(self._machine.receive_text(message.data, 1000 * now))
             elif message.type is WSMsgType.BINARY:
                 self._last_heard = now
+                self._frame_bytes = len(message.data)
                 await self._carry_out(self._machine.receive_binary(message.data))
             else:  # closed by the peer, or broken
                 return
@@ -205,7 +176,11 @@ class Connection:
             except ConnectionError:
                 return
             sent += 1
-            await asyncio.sleep(0.05 if sent < _FIRST_PINGS else min(_PING_EVERY_S, self._config.idle_timeout_s))
+            pause = 0.05 if sent < _FIRST_PINGS else min(_PING_EVERY_S, self._config.idle_timeout_s)
+            self._ping_soon.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._ping_soon.wait()
 
     def _abort(self) -> None:
         """Drop the connection with whatever waits to be sent, so that it holds neither socket nor memory."""
@@ -222,9 +197,13 @@ class Connection:
                 self._do(action)
 
     def _post(self, actions: Sequence[Action]) -> None:
-        """Carry out actions none of which is a plan."""
+        """Carry out actions from where nothing can be awaited."""
         for action in actions:
-            self._do(action)
+            if isinstance(action, Plan):  # the turn ended before its `report` was answered
+                self._late_plans.add(task := asyncio.create_task(self._plan(action)))
+                task.add_done_callback(self._late_plans.discard)
+            else:
+                self._do(action)
 
     def _do(self, action: Action) -> None:
         match action:
@@ -234,8 +213,12 @@ class Connection:
             case SendToken(turn, position, token):
                 frame = Frame(Kind.TOKEN, turn, position, np.array([[token]], np.int32))
                 self._outbox.put_nowait(encode_frame(frame))
+                self._watch_promise(position)
             case Begin(request):
                 self._account.turn_began(request.prompt_tokens)
+                self._admission.turn_began(self._id, self._machine.split, request.prompt_end)
+                self._seen.turn_began()
+                self._seen.patience.turn_began()
                 self._runner.begin(
                     self._id,
                     request.turn,
@@ -243,8 +226,12 @@ class Connection:
                     prompt_end=request.prompt_end,
                     generation=self._generation(request),
                 )
+                self._plan_turn(request)
             case Feed(turn, position, values):
+                self._note_rows(position, len(values))
                 self._runner.feed(self._id, turn, position, values)
+            case Resplit(turn, split):
+                self._runner.resplit_turn(self._id, turn, split, self._on_event)
             case Cancel(turn):
                 self._runner.cancel(self._id, turn)
             case Close(error):
@@ -266,11 +253,17 @@ class Connection:
             self.lose_engine()
             return
         request = action.request
+        in_turn = self._machine.state is State.IN_TURN
         try:
-            plan = self._admission.plan(request, self._rtt.ms)
-            self._admission.admit(self._id, plan.split, request.max_tokens)
+            plan = self._make_plan(request)
+            if not in_turn:
+                self._admission.admit(self._id, plan.split, request.max_tokens)
         except SplitLLMError as error:
             self._post(self._machine.refused(error))
+            return
+        self._request = request
+        if in_turn:
+            self._change_turn(plan)
             return
         if self._open:
             if plan.split != self._machine.split:
@@ -278,7 +271,7 @@ class Connection:
         else:
             self._open = True
             self._runner.open(self._id, plan.split, self._on_event)
-        log.info("session %s: %s", self._id[:8], plan.reason)
+        self._log_plan(plan)
         self._post(self._machine.planned(self._id, plan, request, self._rtt.ms))
 
     async def _await_pong(self) -> None:
@@ -304,10 +297,108 @@ class Connection:
             generator=np.random.default_rng(request.sampling.seed) if request.sampling.temperature > 0 else None,
         )
 
-    def _on_event(self, event: Event) -> None:
+    # -- plans that follow what is seen -------------------------------------------------------------------------------
+
+    def _make_plan(self, request: OpenRequest, prompt_tokens: int | None = None) -> SessionPlan:
+        """A plan with what is known by now.
+
+        Raises:
+            TurnError: the request cannot be met.
+        """
+        machine = self._machine
+        positions = machine.positions
+        return self._admission.plan(
+            request,
+            self._seen.link,
+            session=self._id,
+            report=self._seen.report(request.report, time.monotonic()),
+            held=Held(machine.split, positions, self._seen.patience.margin) if self._open else None,
+            prompt_tokens=prompt_tokens,
+        )
+
+    def _plan_turn(self, request: TurnRequest) -> None:
+        """Each turn is planned anew: its prompt's length is known now, and others have come and gone."""
+        if self._request is None or self._request.split is not None:
+            return
+        plan = self._make_plan(self._request, request.prompt_tokens)
+        if is_worth_changing(plan, self._machine.split):
+            self._change_turn(plan)
+
+    def _watch_promise(self, position: int) -> None:
+        """A token goes out: if several in a row were late, the turn is planned anew."""
+        since_last = self._seen.token_sent(position, time.monotonic())
+        if since_last is None or self._machine.changing:
+            return
+        patience = self._seen.patience
+        late = patience.token(since_last)
+        if patience.late:
+            self._ping_soon.set()  # is it the link?
+        if not late or self._request is None or self._request.split is not None:
+            return
+        patience.changed()
+        plan = self._make_plan(self._request, prompt_tokens=1)
+        log.info("session %s: %d tokens in a row were late", self._id[:8], LATE_TOKENS)
+        if plan.split != self._machine.split:
+            self._change_turn(plan)
+
+    def _change_turn(self, plan: SessionPlan) -> None:
+        """Follow a plan within the turn under way, if memory for it can be had."""
+        request = self._request
+        assert request is not None  # noqa: S101  # it is what the plan was made for
         try:
-            self._account.event(event)
+            if plan.split < self._machine.split:
+                self._admission.admit(self._id, plan.split, request.max_tokens)
+        except SplitLLMError as error:
+            log.info("session %s: no room for split %d", self._id[:8], plan.split)
+            if self._machine.owes_plan:
+                self._post(self._machine.refused(error))
+            return
+        self._log_plan(plan)
+        self._post(self._machine.planned_in_turn(plan, request, self._rtt.ms))
+
+    def _note_rows(self, position: int, rows: int) -> None:
+        if self._request is not None:
+            self._seen.rows_arrived(
+                position,
+                rows,
+                self._frame_bytes,
+                split=self._machine.split,
+                report=self._request.report,
+                now=time.monotonic(),
+            )
+
+    def _log_plan(self, plan: SessionPlan) -> None:
+        log.info(
+            "session %s: split %d, saves %.0f %% of block-steps and %.0f %% of server time, TTFT %.0f, TPOT %.0f ms: %s",
+            self._id[:8],
+            plan.split,
+            100 * plan.saved_block_steps,
+            100 * plan.saved_server_time,
+            plan.predicted_ttft_ms,
+            plan.predicted_tpot_ms,
+            plan.reason,
+        )
+
+    def _note_event(self, event: Event | Resplitted) -> None:
+        """Memory and load as they are after what the engine did."""
+        request = self._request
+        if isinstance(event, Resplitted) and request is not None and self._open:
+            # A larger split needs less memory from now on; one that came too late needs none of what was taken for it.
+            with contextlib.suppress(SplitLLMError):
+                self._admission.admit(self._id, self._machine.split, request.max_tokens)
+            if event.done:
+                self._admission.turn_began(self._id, self._machine.split, event.end)
+                self._seen.turn_began()
+        elif isinstance(event, TurnEnded):
+            self._admission.turn_ended(self._id)
+            self._seen.patience.turn_ended(self._machine.tpot_ms)
+
+    def _on_event(self, event: Event | Resplitted) -> None:
+        try:
+            if not isinstance(event, Resplitted):
+                self._account.event(event)
             self._post(self._machine.receive_event(event, 1000 * time.monotonic()))
+            self._note_event(event)
             if self._draining and self._machine.state is State.IDLE:
                 self.shut_down()
         except Exception:

@@ -2,56 +2,123 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
 from ..bundle import Bundle
+from ..engines.slowdown import Slowdown
 from ..errors import BundleError, CapacityError, TurnError
 from ..kv_budget import KvBudget
-from ..planner.session_plan import plan_session
+from ..planner.marginal import Load, SessionCosts
+from ..planner.profile import EngineProfile
+from ..planner.session_plan import Held, KvMemory, plan_session
 from ..protocol import OpenRequest
-from ..types import BlockTimes, Link, SessionPlan
+from ..session import Segment
+from ..types import ClientReport, Link, SessionPlan
+from ..work import Batch
 from .config import ServerConfig
 
 #: Tokens an answer is expected to have; the weight of the decode phase in the plan.
-EXPECTED_ANSWER_TOKENS = 200
+EXPECTED_ANSWER_TOKENS: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class _Busy:
+    """A session in a turn: its split, and about how many positions it holds."""
+
+    split: int
+    positions: int
 
 
 class Admission:
     """Plans sessions and keeps count of the rows and the KV memory they hold."""
 
-    def __init__(self, bundle: Bundle, config: ServerConfig, times: BlockTimes) -> None:
+    def __init__(self, bundle: Bundle, config: ServerConfig, profile: EngineProfile) -> None:
         spec = bundle.spec
-        self._bundle, self._config, self._times = bundle, config, times
+        self._bundle, self._config = bundle, config
+        self.slowdown = Slowdown(profile, spec.blocks)
         full_session = spec.blocks * spec.kv_bytes_per_token() * spec.max_context
         limit = config.kv_memory_bytes if config.kv_memory_bytes is not None else config.max_sessions * full_session
         self.budget = KvBudget(limit, spec.blocks, spec.kv_bytes_per_token())
         self.sessions: set[str] = set()
+        self._busy: dict[str, _Busy] = {}
 
-    def plan(self, request: OpenRequest, rtt_ms: float) -> SessionPlan:
-        """The split for a session, from measured block times, the client's report and the measured round trip.
+    # -- what the server is like now ----------------------------------------------------------------------------------
+
+    def ticked(self, batch: Batch, engine_ms: float) -> None:
+        """A tick ran: keep the profile current."""
+        self.slowdown.ticked(batch, engine_ms)
+
+    def turn_began(self, session: str, split: int, positions: int) -> None:
+        """A session is in a turn: it takes part in ticks."""
+        self._busy[session] = _Busy(split, positions)
+
+    def turn_ended(self, session: str) -> None:
+        """It is not any more."""
+        self._busy.pop(session, None)
+
+    def load(self, session: str | None = None) -> Load:
+        """The batch that a session would join: all who are in a turn, without itself."""
+        others = [busy for name, busy in self._busy.items() if name != session]
+        context = sum(busy.positions for busy in others) / len(others) if others else 0.0
+        return Load.of([busy.split for busy in others], self._bundle.spec.blocks, context=context)
+
+    # -- plans --------------------------------------------------------------------------------------------------------
+
+    def plan(
+        self,
+        request: OpenRequest,
+        link: Link,
+        *,
+        session: str | None = None,
+        report: ClientReport | None = None,
+        held: Held | None = None,
+        prompt_tokens: int | None = None,
+    ) -> SessionPlan:
+        """The split for a session, from the engine's profile, the measured link and what is known of the client.
+
+        `report` is what the client can do by what was seen of it, in place of what it says in `request`.
+        `prompt_tokens` is the prompt's true length where it is known.
 
         Raises:
             TurnError: `split_unavailable` or `variant_unavailable`.
         """
-        report, config = request.report, self._config
+        said, config, spec = request.report, self._config, self._bundle.spec
         try:
-            block_bytes = self._bundle.block_bytes(report.variant)
+            block_bytes = self._bundle.block_bytes(said.variant)
         except BundleError as error:
             raise TurnError(error.message, code="variant_unavailable") from None
-        if report.blocks_ready > self._bundle.spec.blocks:
-            raise TurnError(
-                f"The model has {self._bundle.spec.blocks} blocks, not {report.blocks_ready}.", code="split_unavailable"
-            )
+        if said.blocks_ready > spec.blocks:
+            raise TurnError(f"The model has {spec.blocks} blocks, not {said.blocks_ready}.", code="split_unavailable")
+        expected = request.expected_prompt_tokens if prompt_tokens is None else prompt_tokens
         return plan_session(
-            self._bundle.spec,
-            report,
-            self._times,
-            Link(rtt_ms / 2, rtt_ms / 2, config.up_bytes_per_ms, config.down_bytes_per_ms),
+            spec,
+            said if report is None else report,
+            self.slowdown.profile,
+            link,
             config.sla,
-            prompt_tokens=request.expected_prompt_tokens,
+            prompt_tokens=min(expected, spec.max_context),
             expected_tokens=EXPECTED_ANSWER_TOKENS,
             wire_bytes=4 if request.wire == "float32" else 2,
             block_bytes=block_bytes,
             requested=request.split,
+            load=self.load(session),
+            held=held,
+            kv_memory=KvMemory(
+                self.budget.limit_bytes, self.budget.reserved_by_others(session or ""), request.max_tokens
+            ),
         )
+
+    def price(self, session: str, segments: Sequence[Segment]) -> tuple[float, float]:
+        """The engine's milliseconds that a turn added, and what split 0 would have added beyond it; estimates."""
+        profile, load = self.slowdown.profile, self.load(session)
+        run = sum(_segment_ms(profile, load, segment, segment.split) for segment in segments)
+        # What ran anew after a change of plan would not have run anew at split 0.
+        alone = _segment_ms(profile, load, _as_one(segments), 0) if segments else 0.0
+        return run, max(0.0, alone - run)
+
+    # -- reservations -------------------------------------------------------------------------------------------------
 
     def admit(self, session: str, split: int, max_tokens: int) -> None:
         """Reserve a row and KV memory for a session, or change what it holds.
@@ -70,3 +137,24 @@ class Admission:
         """Give everything back."""
         self.budget.release(session)
         self.sessions.discard(session)
+        self._busy.pop(session, None)
+
+
+def _segment_ms(profile: EngineProfile, load: Load, segment: Segment, split: int) -> float:
+    if not segment.rows:
+        return 0.0
+    costs = SessionCosts.of(
+        profile,
+        load,
+        prompt_tokens=max(1, segment.prompt_rows),
+        answer_tokens=segment.steps,
+        history=segment.start,
+    )
+    return costs.server_ms(split, segment.steps)
+
+
+def _as_one(segments: Sequence[Segment]) -> Segment:
+    """The turn as it would have been without changes: the first segment's prompt, and all steps."""
+    first = segments[0]
+    reached = max(segment.start + segment.rows for segment in segments)
+    return Segment(first.split, first.start, first.prompt_rows, max(0, reached - first.start - first.prompt_rows))

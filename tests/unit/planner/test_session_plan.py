@@ -12,7 +12,9 @@ import pytest
 
 from splitllm.errors import ProblemError, TurnError
 from splitllm.planner.dp import solve_dp
+from splitllm.planner.marginal import Load, SessionCosts
 from splitllm.planner.problem import Side
+from splitllm.planner.profile import EngineProfile
 from splitllm.planner.session_plan import plan_session
 from splitllm.planner.session_problem import Session, split_problem
 from splitllm.types import BlockTimes, ClientReport, Link, ModelSpec, SessionPlan, Sla
@@ -58,7 +60,9 @@ def test_a_plan_by_hand() -> None:
     assert chosen.predicted_tpot_ms == pytest.approx(72.92288 + 17 * 4)
     assert chosen.predicted_ttft_ms == pytest.approx(800 + 78.9824 + 120 + 8 + 20.00128)
     # Server's milliseconds: prefill 4 · 30 + 8, decode 200 · (4 · 3 + 8), of 8 · 30 + 9 and 200 · (8 · 3 + 9).
-    assert chosen.saved_fraction == pytest.approx(1 - (128 + 200 * 20) / (249 + 200 * 33))
+    assert chosen.server_ms == pytest.approx(128 + 200 * 20)
+    assert chosen.saved_server_time == pytest.approx(1 - (128 + 200 * 20) / (249 + 200 * 33))
+    assert chosen.saved_block_steps == 4 / 8
     assert chosen.reason == (
         "4 of 8 blocks run in your browser: one more would make each token take 158 ms, over the promised 150 ms."
     )
@@ -71,7 +75,7 @@ def test_without_a_block_at_home_no_token_pays_a_round_trip() -> None:
     # The server alone: 1 + 8 · 3 + 8 per token; the first one pays the link once, and sends ids of 4 bytes.
     assert chosen.predicted_tpot_ms == pytest.approx(33)
     assert chosen.predicted_ttft_ms == pytest.approx(400 + 64 * 4 / 1250 + 1 + 240 + 8 + 400 + 8 / 6250)
-    assert chosen.saved_fraction == 0
+    assert (chosen.saved_server_time, chosen.saved_block_steps) == (0, 0)
     assert chosen.details["candidates"]["tpot_ms"][1] > 800
 
 
@@ -250,7 +254,8 @@ def test_every_plan_obeys_its_own_table(seed: int) -> None:
             assert chosen.bound == rejected[chosen.split + 1]
         assert chosen.predicted_ttft_ms == pytest.approx(table["ttft_ms"][chosen.split], abs=1e-3)
         assert chosen.feasible is (chosen.predicted_ttft_ms <= sla.ttft_ms and chosen.predicted_tpot_ms <= sla.tpot_ms)
-        assert 0 <= chosen.saved_fraction <= 1
+        assert 0 <= chosen.saved_server_time <= 1
+        assert chosen.saved_block_steps == chosen.split / spec.blocks
 
 
 def test_the_split_is_the_placement_that_the_exact_planner_finds() -> None:
@@ -258,7 +263,9 @@ def test_the_split_is_the_placement_that_the_exact_planner_finds() -> None:
     for _ in range(40):
         report = replace(REPORT, decode_ms=chance.uniform(1, 30), blocks_ready=chance.randint(1, 8))
         session = Session.of(SPEC, report, Sla(), 64, 12_000_000)
-        problem = split_problem(SPEC, session, TIMES, LINK, rows=64, tokens=200, wire_bytes=2)
+        engine = EngineProfile.of_times(TIMES)
+        costs = SessionCosts.of(engine, Load.idle(SPEC.blocks), prompt_tokens=64, answer_tokens=200)
+        problem = split_problem(SPEC, session, costs, LINK, rows=64, tokens=200, wire_bytes=2)
         found = solve_dp(problem, shortcuts=False)
         if found.feasible:
             assert plan(report).split == found.placement.count(Side.CLIENT) - 1

@@ -49,6 +49,7 @@ export function parseParameters(search: string, origin: string): Parameters {
     variant: take('variant', oneOf(auto, [auto, ...VARIANTS])),
     wire: take('wire', oneOf('float16', WIRES)),
   };
+    effort: take<number | null>('effort', { fallback: null, allowed: 'a share from 0 to 1', read: share }),
   const settings: Settings = {
     ...DEFAULT_SETTINGS,
     temperature: take('temperature', {
@@ -85,10 +86,18 @@ function wholeNumber(text: string, range: { min: number; max: number }): number 
 }
 
 function temperature(text: string): number | undefined {
+function share(text: string): number | undefined {
+  const value = decimal(text);
+  return value === undefined || value > 1 ? undefined : value;
+}
+
   // Number() alone would read '' as 0 and '0x1' as 1.
-  if (!/^(\d+\.?\d*|\.\d+)$/.test(text)) return undefined;
-  const value = Number(text);
-  return inRange(value, TEMPERATURE) ? value : undefined;
+  const value = decimal(text);
+  return value !== undefined && inRange(value, TEMPERATURE) ? value : undefined;
+}
+
+function decimal(text: string): number | undefined {
+  return /^(\d+\.?\d*|\.\d+)$/.test(text) ? Number(text) : undefined;
 }
 
 function refusal<T>(name: string, text: string, rule: Rule<T>): string {

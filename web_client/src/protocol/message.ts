@@ -8,7 +8,7 @@ import type { ClientMessage, ServerMessage } from './messages.generated';
 type Sender = 'client' | 'server';
 
 const SENT_BY = {
-  client: ['hello', 'open', 'report', 'turn', 'cancel', 'close'],
+  client: ['hello', 'open', 'report', 'turn', 'adopt', 'cancel', 'close'],
   server: ['welcome', 'plan', 'done', 'error'],
 } as const;
 

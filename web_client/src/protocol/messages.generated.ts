@@ -1,7 +1,7 @@
 /* Generated from protocol/schemas/messages.schema.json; mend with `npm run generate`. */
 
 export type Message = ClientMessage | ServerMessage;
-export type ClientMessage = Hello | Open | ReportMessage | Turn | Cancel | Close;
+export type ClientMessage = Hello | Open | ReportMessage | Turn | Cancel | Adopt | Close;
 export type Split = 'auto' | number;
 export type ServerMessage = Welcome | Plan | Done | Error;
 
@@ -37,9 +37,10 @@ export interface Report {
   prefill_ms: number | null;
   prefill_rows: number;
   memory_bytes: number | null;
+  effort: number | null;
 }
 /**
- * Something changed; plan again. Between turns only.
+ * Something changed; plan again. Between turns, or in one.
  */
 export interface ReportMessage {
   type: 'report';
@@ -82,6 +83,13 @@ export interface Cancel {
   turn: number;
 }
 /**
+ * The plan that came within this turn is followed from now on.
+ */
+export interface Adopt {
+  type: 'adopt';
+  turn: number;
+}
+/**
  * End the session.
  */
 export interface Close {
@@ -111,10 +119,11 @@ export interface Welcome {
   };
 }
 /**
- * Answer to open and report.
+ * Answer to open and report, or a new split within a turn.
  */
 export interface Plan {
   type: 'plan';
+  turn: number | null;
   session: string;
   split: number;
   wire: 'float16' | 'float32';
@@ -122,11 +131,15 @@ export interface Plan {
   position: number;
   feasible: boolean;
   reason: string;
-  bound: 'ttft' | 'tpot' | 'memory' | 'blocks_ready' | 'model' | 'backend' | 'forced';
-  saved_fraction: number;
+  bound: 'ttft' | 'tpot' | 'memory' | 'effort' | 'blocks_ready' | 'model' | 'backend' | 'forced';
+  saved: {
+    block_steps: number;
+    server_time: number;
+  };
   predicted: {
     ttft_ms: number;
     tpot_ms: number;
+    server_ms: number;
   };
   rtt_ms: number;
 }
@@ -146,6 +159,8 @@ export interface Done {
     queue_ms: number;
     server_blocks_run: number;
     server_blocks_saved: number;
+    server_ms_run: number;
+    server_ms_saved: number;
     rtt_ms: number;
   };
 }

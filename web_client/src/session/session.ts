@@ -5,6 +5,8 @@
  *                                                              ▲   (report)     │
  *                                                              └────────────────┘
  *
+ * Within a turn a new plan may come; the turn then goes on under it.
+ *
  * What is to be sent comes out of the methods; what arrives goes into `receive`, and what that means comes out as a
  * `Happening`. What is to be computed is asked for with `nextWork`: it is what the client knows and has not computed yet,
  * so a prompt, a token, a catch-up after the split grew and a cancel need no cases of their own.
@@ -25,6 +27,9 @@ export type State = 'new' | 'greeting' | 'greeted' | 'planning' | 'idle' | 'turn
 /** Run the embedding and the blocks `[0, split)` on these ids. */
 export interface Work {
   readonly turn: number;
+  /** Number of the plan it is for; what is computed under a former plan is not sent. */
+  readonly plan: number;
+  readonly split: number;
   readonly span: Span;
   readonly ids: readonly number[];
   /** How many of the rows, counted from the last, the server wants. */
@@ -34,6 +39,8 @@ export interface Work {
 export type Happening =
   | { readonly type: 'welcomed'; readonly welcome: Welcome }
   | { readonly type: 'planned'; readonly plan: Plan }
+  /** A new plan within the turn: send `message`, then `frames`; hidden states come from `nextWork` as always. */
+  | { readonly type: 'replanned'; readonly plan: Plan; readonly message: ClientMessage; readonly frames: readonly Frame[] }
   | { readonly type: 'tokens'; readonly ids: readonly number[] }
   /** The turn is over; `failure` is set when it ended because this client had to give it up. */
   | { readonly type: 'done'; readonly done: Done; readonly failure: SessionError | null }
@@ -60,8 +67,9 @@ export interface TurnStart {
 
 interface RunningTurn {
   readonly number: number;
-  readonly start: number;
-  readonly promptEnd: number;
+  /** The rows `[start, promptEnd)` go up as a prompt does: the prompt, or after a new plan within the turn all it asks for. */
+  start: number;
+  promptEnd: number;
   readonly maxTokens: number;
   tokens: number;
   cancelled: boolean;
@@ -74,6 +82,7 @@ export class ClientSession {
   #state: State = 'new';
   #welcome: Welcome | null = null;
   #plan: Plan | null = null;
+  #plans = 0;
   #turn: RunningTurn | null = null;
   #lastTurn = 0;
   #latestPromptRows = 0;
@@ -194,7 +203,7 @@ export class ClientSession {
     const stop = next < turn.start ? turn.start : this.#ids.length;
     const span = { start: next, end: Math.min(next + this.#chunkRows(), stop) };
     if (sizeOf(span) === 0) return null;
-    return { turn: turn.number, span, ids: this.#ids.slice(span.start, span.end), rowsToSend: this.#rowsToSend(turn, span) };
+    return { turn: turn.number, plan: this.#plans, split, span, ids: this.#ids.slice(span.start, span.end), rowsToSend: this.#rowsToSend(turn, span) };
   }
 
   /**
@@ -202,6 +211,7 @@ export class ClientSession {
    * Throws `not_finite` when the hidden states cannot travel.
    */
   computed(work: Work, hidden: Hidden): Frame | null {
+    if (work.plan !== this.#plans) return null; // its keys and values belong to blocks that may not run here any more
     this.#clientLength = work.span.end;
     const plan = this.#agreed();
     const turn = this.#turn;
@@ -235,15 +245,22 @@ export class ClientSession {
   }
 
   #receivePlan(plan: Plan): Happening {
-    this.#expect('planning', 'plan');
+    const turn = this.#turn;
+    if (plan.turn === null || turn?.number !== plan.turn) this.#expect('planning', 'plan');
     const { blocks } = this.#greeted();
     if (plan.split > blocks) throw new ProtocolError('malformed_message', `The server plans ${plan.split} blocks of ${blocks}; report this to its operator.`);
     // Blocks that were not run here until now know nothing of the conversation.
     if (plan.split !== this.#plan?.split) this.#clientLength = 0;
     this.#serverLength = Math.min(plan.position, this.#ids.length);
     this.#plan = plan;
-    this.#state = 'idle';
-    return { type: 'planned', plan };
+    this.#plans += 1;
+    if (plan.turn === null || turn === null) {
+      this.#state = 'idle';
+      return { type: 'planned', plan };
+    }
+    turn.start = this.#serverLength;
+    turn.promptEnd = this.#ids.length;
+    return { type: 'replanned', plan, message: { type: 'adopt', turn: turn.number }, frames: plan.split === 0 && !turn.cancelled ? this.#idFrames(turn) : [] };
   }
 
   #receiveToken(frame: Frame): Happening {

@@ -24,6 +24,8 @@ export class Answer {
 
   constructor(
     readonly ask: Ask,
+  private msRun = 0;
+  private msSaved = 0;
     codec: TextCodec,
   ) {
     const stop = ask.stop.filter((text) => text !== '');
@@ -59,6 +61,8 @@ export class Answer {
   }
 
   get stats(): AnswerStats {
+    this.msRun += stats.server_ms_run;
+    this.msSaved += stats.server_ms_saved;
     const tokens = this.ids.length;
     return {
       tokens,
@@ -69,3 +73,5 @@ export class Answer {
     };
   }
 }
+      serverMsRun: this.msRun,
+      serverMsSaved: this.msSaved,

@@ -224,7 +224,8 @@ export class Engine {
         wire: plan.wire,
         reason: plan.reason,
         feasible: plan.feasible,
-        savedFraction: plan.saved_fraction,
+        savedBlockSteps: plan.saved.block_steps,
+        savedServerTime: plan.saved.server_time,
         rttMs: plan.rtt_ms,
         predictedTtftMs: plan.predicted.ttft_ms,
         predictedTpotMs: plan.predicted.tpot_ms,
@@ -239,9 +240,9 @@ export class Engine {
   }
 
   private get report(): Report {
-    return (
-      this.local?.report ?? { backend: this.prospect, variant: 'float32', blocks_ready: 0, decode_ms: null, prefill_ms: null, prefill_rows: PREFILL_ROWS, memory_bytes: null }
-    );
+    const { effort } = this.options;
+    const unknown = { decode_ms: null, prefill_ms: null, prefill_rows: PREFILL_ROWS, memory_bytes: null };
+    return { ...(this.local?.measured ?? { backend: this.prospect, variant: 'float32', blocks_ready: 0, ...unknown }), effort };
   }
 
   /** What to ask the planner for: a number only as far as blocks are here. */
@@ -392,6 +393,9 @@ export class Engine {
       link,
       request,
       (work) => this.compute(work),
+      (plan) => {
+        this.adoptPlan(plan);
+      },
       (ids) => {
         const text = answer.push(ids);
         if (text !== '') this.tell.emit({ type: 'text', ask, text });
@@ -411,7 +415,7 @@ export class Engine {
   private async compute(work: Work): ReturnType<LocalModel['run']> {
     const { local } = this;
     if (local === null) throw new RuntimeError('run_failed', 'The blocks here are gone; the server takes over.');
-    return local.run(this.link?.session.plan?.split ?? 0, work.ids, work.span.start);
+    return local.run(work.split, work.ids, work.span.start);
   }
 
   /** Mend what can be mended, or throw. */

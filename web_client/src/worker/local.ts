@@ -64,7 +64,8 @@ export class LocalModel {
     return blockBytes(this.model.manifest, this.variant);
   }
 
-  get report(): Report {
+  /** What a report says of this model here; the rest is the person's word. */
+  get measured(): Omit<Report, 'effort'> {
     return {
       backend: this.backend,
       variant: this.variant,

@@ -1,6 +1,6 @@
 /** The life of one turn: ids or hidden states up, tokens down, until the server says done. */
 import type { Frame } from '../protocol/frame';
-import type { ClientMessage, Done } from '../protocol/messages.generated';
+import type { ClientMessage, Done, Plan } from '../protocol/messages.generated';
 import type { Hidden } from '../session/hidden';
 import type { ClientSession, Happening, TurnRequest, Work } from '../session/session';
 
@@ -15,11 +15,12 @@ export interface TurnLink {
   next(): Promise<Happening>;
 }
 
-/** Throws what ended the turn early; unless the connection is gone, the session is then ready for the next turn. */
+/** `onPlan` is called when the server changes the split within the turn. Throws what ended the turn early; unless the connection is gone, the session is then ready for the next turn. */
 export async function runTurn(
   link: TurnLink,
   request: TurnRequest,
   compute: (work: Work) => Promise<Hidden>,
+  onPlan: (plan: Plan) => void,
   onTokens: (ids: readonly number[]) => void,
 ): Promise<Done> {
   const { session } = link;
@@ -40,6 +41,11 @@ export async function runTurn(
     }
     const happening = await link.next();
     if (happening.type === 'tokens') onTokens(happening.ids);
+    if (happening.type === 'replanned') {
+      onPlan(happening.plan);
+      link.send(happening.message);
+      for (const frame of happening.frames) await link.sendFrame(frame);
+    }
     if (happening.type === 'refused') throw happening.error;
     if (happening.type === 'done') {
       if (happening.failure !== null) throw happening.failure;

@@ -7,7 +7,7 @@ import { initialState } from '../../src/page/state';
 import { createStore, type Store } from '../../src/page/store';
 import { failure, finished, lastAnswer, text } from './fixtures';
 
-const OPTIONS: EngineOptions = { server: 'http://127.0.0.1:8000', split: 'auto', backend: 'auto', variant: 'auto', wire: 'float16' };
+const OPTIONS: EngineOptions = { server: 'http://127.0.0.1:8000', split: 'auto', backend: 'auto', variant: 'auto', wire: 'float16', effort: null };
 
 /** An engine in memory that notes what it is told. */
 class FakeEngine implements EngineHandle {

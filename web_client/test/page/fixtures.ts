@@ -2,7 +2,7 @@ import type { AnswerStats, EngineEvent, SplitState } from '../../src/api';
 import { DEFAULT_SETTINGS } from '../../src/page/settings';
 import { initialState, reduce, type Answer, type PageEvent, type State } from '../../src/page/state';
 
-export const STATS: AnswerStats = { tokens: 32, ttftMs: 240, tpotMs: 70.4, serverBlocksRun: 96, serverBlocksSaved: 160 };
+export const STATS: AnswerStats = { tokens: 32, ttftMs: 240, tpotMs: 70.4, serverBlocksRun: 96, serverBlocksSaved: 160, serverMsRun: 300, serverMsSaved: 200 };
 
 export function splitState(split: number, blocks = 8): SplitState {
   return {
@@ -13,7 +13,8 @@ export function splitState(split: number, blocks = 8): SplitState {
     wire: 'float16',
     reason: 'One block more would be too slow.',
     feasible: true,
-    savedFraction: split / blocks,
+    savedBlockSteps: split / blocks,
+    savedServerTime: split / blocks / 2,
     rttMs: 3,
     predictedTtftMs: 300,
     predictedTpotMs: 70,

@@ -7,15 +7,15 @@ const parse = (search: string): ReturnType<typeof parseParameters> => parseParam
 describe('URL parameters', () => {
   it('have defaults that need no notice', () => {
     expect(parse('')).toEqual({
-      options: { server: ORIGIN, split: 'auto', backend: 'auto', variant: 'auto', wire: 'float16' },
-      settings: { temperature: 0, maxTokens: 256, seed: null, instructions: '' },
+      options: { server: ORIGIN, split: 'auto', backend: 'auto', variant: 'auto', wire: 'float16', effort: null },
+      settings: { temperature: 0, topP: 1, maxTokens: 256, seed: null, instructions: '' },
       notices: [],
     });
   });
 
   it('are all read', () => {
-    const { options, settings, notices } = parse('?split=3&backend=wasm&variant=int4&wire=float32&temperature=0.7&seed=42&max_tokens=16');
-    expect(options).toEqual({ server: ORIGIN, split: 3, backend: 'wasm', variant: 'int4', wire: 'float32' });
+    const { options, settings, notices } = parse('?split=3&backend=wasm&variant=int4&wire=float32&temperature=0.7&seed=42&max_tokens=16&effort=0.25');
+    expect(options).toEqual({ server: ORIGIN, split: 3, backend: 'wasm', variant: 'int4', wire: 'float32', effort: 0.25 });
     expect(settings).toMatchObject({ temperature: 0.7, seed: 42, maxTokens: 16 });
     expect(notices).toEqual([]);
   });
@@ -33,7 +33,7 @@ describe('URL parameters', () => {
 
   it.each(['split=-1', 'split=1.5', 'split=', 'split=1e2', 'split=1000', 'split=Auto', 'backend=cuda', 'variant=int2', 'wire=int8', 'wire=auto',
     'temperature=-1', 'temperature=hot', 'temperature=', 'temperature=0x1', 'temperature=2.01', 'temperature=Infinity', 'temperature=.',
-    'seed=-1', 'seed=1.5', 'seed=9007199254740992', 'max_tokens=0', 'max_tokens=lots'])('%s is refused and the default is used', (search) => {
+    'seed=-1', 'seed=1.5', 'seed=9007199254740992', 'max_tokens=0', 'max_tokens=lots', 'effort=1.01', 'effort=-0.5', 'effort=little'])('%s is refused and the default is used', (search) => {
     const { options, settings, notices } = parse(search);
     expect({ options, settings }).toEqual({ options: parse('').options, settings: parse('').settings });
     expect(notices).toHaveLength(1);

@@ -12,16 +12,16 @@ const WELCOME: Welcome = {
   type: 'welcome', protocol: 1, agent: 'test', model: 'tiny', bundle: '0'.repeat(64), blocks: BLOCKS, hidden_size: HIDDEN, vocab_size: 100,
   sla: { ttft_ms: 2000, tpot_ms: 150 }, limits: LIMITS,
 };
-const REPORT: Report = { backend: 'webgpu', variant: 'float32', blocks_ready: 4, decode_ms: 1, prefill_ms: 2, prefill_rows: 64, memory_bytes: null };
+const REPORT: Report = { backend: 'webgpu', variant: 'float32', blocks_ready: 4, decode_ms: 1, prefill_ms: 2, prefill_rows: 64, memory_bytes: null, effort: null };
 const GREEDY: Sampling = { temperature: 0, top_p: 1, top_k: 0, min_p: 0, repetition_penalty: 1, seed: null };
 
 const plan = (split: number, position = 0, more: Partial<Plan> = {}): Plan => ({
-  type: 'plan', session: 'a'.repeat(32), split, wire: 'float32', max_tokens: 32, position, feasible: true, reason: 'Because.', bound: 'forced',
-  saved_fraction: split / BLOCKS, predicted: { ttft_ms: 1, tpot_ms: 1 }, rtt_ms: 0, ...more,
+  type: 'plan', turn: null, session: 'a'.repeat(32), split, wire: 'float32', max_tokens: 32, position, feasible: true, reason: 'Because.', bound: 'forced',
+  saved: { block_steps: split / BLOCKS, server_time: 0 }, predicted: { ttft_ms: 1, tpot_ms: 1, server_ms: 1 }, rtt_ms: 0, ...more,
 });
 const done = (turn: number, position: number, reason: 'stop' | 'length' | 'cancelled' = 'stop') => ({
   type: 'done' as const, turn, finish_reason: reason, stop_string: null, tokens: 1, position,
-  stats: { ttft_ms: 1, tpot_ms: null, queue_ms: 0, server_blocks_run: 1, server_blocks_saved: 1, rtt_ms: 0 },
+  stats: { ttft_ms: 1, tpot_ms: null, queue_ms: 0, server_blocks_run: 1, server_blocks_saved: 1, server_ms_run: 0, server_ms_saved: 0, rtt_ms: 0 },
 });
 const refusal = (code: string, turn: number | null, expected: number | null = null, fatal = false) => ({
   type: 'error' as const, code, message: 'Do something.', fatal, turn, expected_position: expected,

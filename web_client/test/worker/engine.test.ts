@@ -37,7 +37,7 @@ vi.mock('../../src/worker/turn', () => ({
   runTurn: async (link: { session: { plan: Plan } }, request: { prompt: readonly number[] }) => {
     world.log.push(`turn ${request.prompt.join()}`);
     await world.turn(link);
-    return { finish_reason: 'stop', stats: { server_blocks_run: 0, server_blocks_saved: 0 } };
+    return { finish_reason: 'stop', stats: { server_blocks_run: 0, server_blocks_saved: 0, server_ms_run: 0, server_ms_saved: 0 } };
   },
 }));
 vi.mock('../../src/worker/link', () => ({
@@ -58,7 +58,7 @@ vi.mock('../../src/worker/link', () => ({
           world.log.push(`open ${split}`);
           if (!link.alive) return Promise.reject(new ConnectionError('disconnected', 'Dead.'));
           if (world.openFails !== null) return Promise.reject(world.openFails);
-          link.session.plan = { split: 0, blocks: 8, max_tokens: 64, reason: '', predicted: {} } as unknown as Plan;
+          link.session.plan = { split: 0, blocks: 8, max_tokens: 64, reason: '', saved: {}, predicted: {} } as unknown as Plan;
           return Promise.resolve(link.session.plan);
         },
         replan: () => Promise.resolve(link.session.plan),
@@ -71,7 +71,7 @@ vi.mock('../../src/worker/link', () => ({
   },
 }));
 
-const OPTIONS: EngineOptions = { server: 'http://test', split: 0, backend: 'none', variant: 'auto', wire: 'float32' };
+const OPTIONS: EngineOptions = { server: 'http://test', split: 0, backend: 'none', variant: 'auto', wire: 'float32', effort: null };
 const SAMPLING = { temperature: 0, topP: 1, topK: 0, minP: 0, repetitionPenalty: 1, seed: null };
 
 const settle = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 5));
@@ -134,7 +134,7 @@ test('a bundle that does not fit twice is told, not tried for ever', async () =>
 test('blocks of a former bundle that arrive late are not adopted, and the new ones wait until the old are through', async () => {
   const closed: string[] = [];
   const localOf = (name: string): LocalModel =>
-    ({ name, backend: 'wasm', variant: 'float32', gpu: null, blocks: { ready: 0, resize: () => false }, report: {}, learn: () => false, close: () => Promise.resolve(closed.push(name)) }) as unknown as LocalModel;
+    ({ name, backend: 'wasm', variant: 'float32', gpu: null, blocks: { ready: 0, resize: () => false }, measured: {}, learn: () => false, close: () => Promise.resolve(closed.push(name)) }) as unknown as LocalModel;
   let finishOld = (): void => undefined;
   let late: unknown = null;
   world.grow = async (host) => {

@@ -6,14 +6,14 @@ import { ServerLink } from '../../src/worker/link';
 import type { EverySecond } from '../../src/worker/link';
 import { runTurn } from '../../src/worker/turn';
 
-const REPORT: Report = { backend: 'none', variant: 'float32', blocks_ready: 0, decode_ms: null, prefill_ms: null, prefill_rows: 64, memory_bytes: null };
+const REPORT: Report = { backend: 'none', variant: 'float32', blocks_ready: 0, decode_ms: null, prefill_ms: null, prefill_rows: 64, memory_bytes: null, effort: null };
 const WELCOME: Welcome = {
   type: 'welcome', protocol: 1, agent: 'test', model: 'tiny', bundle: '0'.repeat(64), blocks: 2, hidden_size: 1, vocab_size: 100,
   sla: { ttft_ms: 2000, tpot_ms: 150 }, limits: { max_context: 64, max_rows: 2, max_message_bytes: 4096, idle_timeout_s: 600 },
 };
 const PLAN: Plan = {
-  type: 'plan', session: 'a'.repeat(32), split: 0, wire: 'float32', max_tokens: 32, position: 0, feasible: true, reason: '', bound: 'forced', saved_fraction: 0,
-  predicted: { ttft_ms: 1, tpot_ms: 1 }, rtt_ms: 0,
+  type: 'plan', turn: null, session: 'a'.repeat(32), split: 0, wire: 'float32', max_tokens: 32, position: 0, feasible: true, reason: '', bound: 'forced', saved: { block_steps: 0, server_time: 0 },
+  predicted: { ttft_ms: 1, tpot_ms: 1, server_ms: 1 }, rtt_ms: 0,
 };
 const TURN = { prompt: [1, 2, 3], maxTokens: 8, sampling: { temperature: 0, top_p: 1, top_k: 0, min_p: 0, repetition_penalty: 1, seed: null }, stop: [] };
 
@@ -103,7 +103,7 @@ test('a plan that never comes is a lost connection', async () => {
 
 test('a stop that the server never confirms is a lost connection, much sooner than a slow answer', async () => {
   const { link, seconds } = await opened();
-  const turn = runTurn(link, TURN, () => Promise.reject(new Error('nothing to compute')), () => undefined);
+  const turn = runTurn(link, TURN, () => Promise.reject(new Error('nothing to compute')), () => undefined, () => undefined);
   await settle();
   seconds.pass(PATIENCE_S.reply + 1);
   expect(link.alive).toBe(true);
@@ -115,7 +115,7 @@ test('a stop that the server never confirms is a lost connection, much sooner th
 
 test('a turn that hears nothing for long is lost', async () => {
   const { link, seconds } = await opened();
-  const turn = runTurn(link, TURN, () => Promise.reject(new Error('nothing to compute')), () => undefined);
+  const turn = runTurn(link, TURN, () => Promise.reject(new Error('nothing to compute')), () => undefined, () => undefined);
   await settle();
   seconds.pass(PATIENCE_S.step);
   expect(link.alive).toBe(true);

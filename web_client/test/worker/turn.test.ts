@@ -8,15 +8,15 @@ import { Mailbox } from '../../src/worker/mailbox';
 import { runTurn } from '../../src/worker/turn';
 import type { TurnLink } from '../../src/worker/turn';
 
-const REPORT: Report = { backend: 'wasm', variant: 'float32', blocks_ready: 2, decode_ms: 1, prefill_ms: 2, prefill_rows: 64, memory_bytes: null };
+const REPORT: Report = { backend: 'wasm', variant: 'float32', blocks_ready: 2, decode_ms: 1, prefill_ms: 2, prefill_rows: 64, memory_bytes: null, effort: null };
 const GREEDY: Sampling = { temperature: 0, top_p: 1, top_k: 0, min_p: 0, repetition_penalty: 1, seed: null };
 const WELCOME: Welcome = {
   type: 'welcome', protocol: 1, agent: 'test', model: 'tiny', bundle: '0'.repeat(64), blocks: 2, hidden_size: 1, vocab_size: 100,
   sla: { ttft_ms: 2000, tpot_ms: 150 }, limits: { max_context: 64, max_rows: 2, max_message_bytes: 4096, idle_timeout_s: 600 },
 };
 const planned = (split: number): Plan => ({
-  type: 'plan', session: 'a'.repeat(32), split, wire: 'float32', max_tokens: 32, position: 0, feasible: true, reason: '', bound: 'forced', saved_fraction: 0,
-  predicted: { ttft_ms: 1, tpot_ms: 1 }, rtt_ms: 0,
+  type: 'plan', turn: null, session: 'a'.repeat(32), split, wire: 'float32', max_tokens: 32, position: 0, feasible: true, reason: '', bound: 'forced', saved: { block_steps: 0, server_time: 0 },
+  predicted: { ttft_ms: 1, tpot_ms: 1, server_ms: 1 }, rtt_ms: 0,
 });
 
 /** A server that counts up from the last id it was sent, and says done after `answers` tokens; it answers at once. */
@@ -71,7 +71,7 @@ class CountingServer implements TurnLink {
   private finish(reason: 'stop' | 'cancelled'): void {
     this.hear({
       type: 'done', turn: this.turn.number, finish_reason: reason, stop_string: null, tokens: this.turn.tokens, position: this.turn.length,
-      stats: { ttft_ms: 1, tpot_ms: 1, queue_ms: 0, server_blocks_run: 0, server_blocks_saved: 0, rtt_ms: 0 },
+      stats: { ttft_ms: 1, tpot_ms: 1, queue_ms: 0, server_blocks_run: 0, server_blocks_saved: 0, server_ms_run: 0, server_ms_saved: 0, rtt_ms: 0 },
     });
   }
 
@@ -87,7 +87,7 @@ const compute = (work: Work): Promise<{ dtype: 'float32'; values: Float32Array }
 
 async function answerOf(link: CountingServer): Promise<number[]> {
   const ids: number[] = [];
-  const done = await runTurn(link, request, compute, (more) => ids.push(...more));
+  const done = await runTurn(link, request, compute, () => undefined, (more) => ids.push(...more));
   expect(done.finish_reason).toBe('stop');
   return ids;
 }
@@ -119,7 +119,7 @@ test('blocks that fail end the turn in good order, and the session can go on', a
     return compute(work);
   };
   const ids: number[] = [];
-  await expect(runTurn(link, request, failing, (more) => ids.push(...more))).rejects.toThrow(expect.objectContaining({ code: 'run_failed' }) as Error);
+  await expect(runTurn(link, request, failing, () => undefined, (more) => ids.push(...more))).rejects.toThrow(expect.objectContaining({ code: 'run_failed' }) as Error);
   expect(ids).toEqual([4, 5]);
   expect(link.log.at(-1)).toBe('cancel');
   expect(link.session.state).toBe('idle');

@@ -19,7 +19,8 @@ export function createFacts(): (state: State) => void {
   const weights = row('Weights here');
   const wire = row('Wire');
   const trip = row('Round trip');
-  const rows = element('dl', 'rows', ...[backend, weights, wire, trip].map((each) => each.node));
+  const steps = row('Runs here');
+  const rows = element('dl', 'rows', ...[backend, weights, wire, trip, steps].map((each) => each.node));
   const warning = element('p', 'warning', 'Slower than this server promises');
   const reason = element('p', 'reason');
   const facts = byId('split-facts', HTMLElement);
@@ -31,7 +32,8 @@ export function createFacts(): (state: State) => void {
     if (split === null) return;
     ttft.set(ttftFigure(state));
     speed.set(speedFigure(state));
-    saved.set({ value: percent(split.savedFraction), origin: 'of its work' });
+    saved.set({ value: percent(split.savedServerTime), origin: 'of its time' });
+    steps.set(`${percent(split.savedBlockSteps)} of block-steps`);
     backend.set(BACKEND_NAMES[split.split === 0 ? 'none' : split.backend]);
     weights.set(split.split === 0 ? 'none' : split.variant);
     wire.set(split.split === 0 ? 'token ids' : split.wire);

@@ -6,22 +6,18 @@ never reads a clock, and takes no memory for a peer before what the peer says ha
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .errors import WIRE_CODES, CapacityError, ProtocolError, SplitLLMError, TurnError
-from .generation import TokenDrawn, TurnEnded
-from .protocol import (
+from ..errors import WIRE_CODES, CapacityError, ProtocolError, SplitLLMError, TurnError
+from ..generation import Resplitted, TokenDrawn, TurnEnded
+from ..protocol import (
     PROTOCOL_VERSION,
     DType,
     Frame,
     Kind,
-    Limits,
     Message,
     OpenRequest,
     TurnRequest,
@@ -33,116 +29,31 @@ from .protocol import (
     error_message,
     plan_message,
 )
-from .sampler import check_sampling
-from .types import ModelSpec, SessionPlan, Sla
+from ..sampler import check_sampling
+from ..types import SessionPlan
+from .actions import Action, Begin, Cancel, Close, Feed, Greeting, Plan, Resplit, Send, SendToken, State
+from .turn import PendingPlan, Segment, Turn
 
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Send a control message."""
-
-    message: Message
-
-
-@dataclass(frozen=True, slots=True)
-class SendToken:
-    """Send a token frame."""
-
-    turn: int
-    position: int
-    token: int
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Plan the session, reserve for it, and call `planned` or `refused`."""
-
-    request: OpenRequest
-
-
-@dataclass(frozen=True, slots=True)
-class Begin:
-    """Begin a turn in the runner."""
-
-    request: TurnRequest
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Feed:
-    """Hand rows to the runner."""
-
-    turn: int
-    position: int
-    values: NDArray[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Cancel:
-    """Cancel a turn in the runner."""
-
-    turn: int
-
-
-@dataclass(frozen=True, slots=True)
-class Close:
-    """Close the connection; `error` is None when the client asked."""
-
-    error: SplitLLMError | None
-
-
-Action = Send | SendToken | Plan | Begin | Feed | Cancel | Close
-
-
-class State(enum.Enum):
-    """PROTOCOL.md, section 7."""
-
-    NEW = "new"
-    GREETED = "greeted"
-    IDLE = "idle"
-    IN_TURN = "in turn"
-    CLOSED = "closed"
-
-
-@dataclass(frozen=True, slots=True)
-class Greeting:
-    """What the server says of itself in `welcome`."""
-
-    agent: str
-    model: str
-    bundle: str
-    spec: ModelSpec
-    sla: Sla
-    limits: Limits
-
-
-@dataclass(slots=True)
-class _Turn:
-    """The turn in work, or the last one."""
-
-    request: TurnRequest
-    began_ms: float
-    expected: int  # position the server waits for
-    waiting: bool = True  # whether it waits for rows at all
-    active: bool = True
-    first_token_ms: float | None = None
-    last_token_ms: float | None = None
-    tokens: int = 0
+#: From what ran, the engine's milliseconds that a turn added and those that it was spared.
+TurnPrice = Callable[[Sequence[Segment]], tuple[float, float]]
 
 
 class ServerSession:
     """One connection's session."""
 
-    def __init__(self, greeting: Greeting) -> None:
+    def __init__(self, greeting: Greeting, *, price: TurnPrice | None = None) -> None:
+        """`price` tells what a turn cost the engine; without it, `done` says nothing of time."""
         self._greeting = greeting
+        self._price = price
         self._blocks = greeting.spec.blocks
         self.state = State.NEW
         self.split = 0
         self.max_tokens = 0
         self.length = 0  # positions whose keys and values the server holds
         self._dtype = DType.FLOAT16
-        self._turn: _Turn | None = None
+        self._name = ""
+        self._turn: Turn | None = None
         self._last_turn = 0  # highest turn number received, refused ones included
-        self._answers: dict[int, int] = {}  # in this turn: position of a token -> the token
         self.rtt_ms = 0.0
 
     @property
@@ -181,6 +92,9 @@ class ServerSession:
             (State.IDLE, "report"): lambda: self._report(message),
             (State.IDLE, "turn"): lambda: self._begin(TurnRequest.from_message(message), now_ms),
             (State.IDLE, "cancel"): list,
+            (State.IDLE, "adopt"): list,
+            (State.IN_TURN, "report"): lambda: self._report_in_turn(message),
+            (State.IN_TURN, "adopt"): lambda: self._adopt(message["turn"]),
             (State.IN_TURN, "cancel"): lambda: self._cancel(message["turn"]),
             (State.GREETED, "close"): self._close,
             (State.IDLE, "close"): self._close,
@@ -241,8 +155,18 @@ class ServerSession:
         return [Plan(request)]
 
     def _report(self, message: Message) -> Sequence[Action]:
-        wire: Wire = "float16" if self._dtype is DType.FLOAT16 else "float32"
-        return [Plan(replace(OpenRequest.from_message(message), wire=wire, max_tokens=self.max_tokens))]
+        return [Plan(replace(OpenRequest.from_message(message), wire=self._wire, max_tokens=self.max_tokens))]
+
+    def _report_in_turn(self, message: Message) -> Sequence[Action]:
+        assert self._turn is not None  # noqa: S101  # the state says so
+        if self._turn.report_open:
+            raise ProtocolError("The former `report` is not answered yet; wait for it.", code="unexpected_message")
+        self._turn.report_open = True
+        return self._report(message)
+
+    @property
+    def _wire(self) -> Wire:
+        return "float16" if self._dtype is DType.FLOAT16 else "float32"
 
     def _close(self) -> Sequence[Action]:
         self.state = State.CLOSED
@@ -254,6 +178,7 @@ class ServerSession:
         """The plan asked for by a `Plan` action is made and memory is reserved."""
         if self.state is State.CLOSED:
             return []
+        self._name = session
         if self.state is State.GREETED:
             self.max_tokens = request.max_tokens
             self._dtype = DType.FLOAT16 if request.wire == "float16" else DType.FLOAT32
@@ -261,16 +186,73 @@ class ServerSession:
         elif plan.split < self.split:
             self.length = 0
         self.split, self.rtt_ms = plan.split, rtt_ms
-        message = plan_message(
-            session, plan, wire=request.wire, max_tokens=self.max_tokens, position=self.length, rtt_ms=rtt_ms
+        return [Send(self._plan_message(plan, self.length))]
+
+    def planned_in_turn(self, plan: SessionPlan, request: OpenRequest, rtt_ms: float) -> list[Action]:
+        """A plan for the turn under way is made, asked for by `report` or not, and memory is reserved.
+
+        One that changes the split takes effect when the engine has carried it out (`receive_event`).
+        """
+        turn = self._turn
+        if self.state is not State.IN_TURN or turn is None:
+            return []
+        if plan.split == self.split or turn.pending is not None:
+            if not turn.report_open:
+                return []
+            turn.report_open = False
+            return [Send(self._plan_message(replace(plan, split=self.split), turn.expected))]
+        turn.pending = PendingPlan(plan, request, rtt_ms)
+        return [Resplit(turn.request.turn, plan.split)]
+
+    @property
+    def owes_plan(self) -> bool:
+        """Whether a `report` of the turn under way waits for its answer."""
+        return self._turn is not None and self._turn.report_open
+
+    @property
+    def positions(self) -> int:
+        """Positions of the conversation that would have to be computed anew if the server held nothing."""
+        turn = self._turn
+        return self.length if turn is None or not turn.active else max(self.length, turn.expected)
+
+    @property
+    def tpot_ms(self) -> float | None:
+        """Mean time per token of the latest turn, None if it has fewer than two."""
+        return None if self._turn is None else self._turn.tpot_ms
+
+    @property
+    def changing(self) -> bool:
+        """Whether a new plan of this turn is not in force yet on both sides."""
+        turn = self._turn
+        return turn is not None and turn.active and (turn.pending is not None or turn.unadopted > 0)
+
+    def _plan_message(self, plan: SessionPlan, position: int, turn: int | None = None) -> Message:
+        return plan_message(
+            self._name,
+            plan,
+            wire=self._wire,
+            max_tokens=self.max_tokens,
+            position=position,
+            rtt_ms=self.rtt_ms,
+            turn=turn,
         )
-        return [Send(message)]
 
     def refused(self, error: SplitLLMError) -> list[Action]:
         """What was asked cannot be had, and all stays as it was; an error of another kind ends the session."""
         if self.state is not State.CLOSED and isinstance(error, TurnError | CapacityError):
+            if self._turn is not None:
+                self._turn.report_open = False
             return [Send(error_message(error))]
         return self.fail(error)
+
+    def _adopt(self, number: int) -> Sequence[Action]:
+        turn = self._turn
+        if turn is None or number != turn.request.turn:
+            return []
+        if not turn.unadopted:
+            raise ProtocolError("There is no plan of this turn to adopt.", code="unexpected_message")
+        turn.unadopted -= 1
+        return []
 
     # -- turns --------------------------------------------------------------------------------------------------------
 
@@ -284,8 +266,7 @@ class ServerSession:
         self.length = request.start
         # With all blocks at the client only the head runs here, and it needs the prompt's last row alone.
         expected = request.start if self.split < self._blocks else request.prompt_end - 1
-        self._turn = _Turn(request, now_ms, expected)
-        self._answers = {}
+        self._turn = Turn(request, now_ms, expected, request.prompt_end, self.split)
         self.state = State.IN_TURN
         return [Begin(request)]
 
@@ -331,13 +312,15 @@ class ServerSession:
             raise TurnError(f"Turn {frame.turn} has not begun; send `turn` first.", code="unknown_turn")
         if turn is None or frame.turn < self._last_turn or frame.turn != turn.request.turn or not turn.active:
             return []
+        if turn.pending is not None or turn.unadopted:
+            return []  # sent under the former plan
         self._check_shape(frame)
         if frame.position > turn.expected:
             raise TurnError(
                 f"The frame begins at position {frame.position}; continue at {turn.expected}.", code="position_gap"
             )
         if frame.end <= turn.expected:
-            token = self._answers.get(frame.end)
+            token = turn.answers.get(frame.end)
             return [] if token is None else [SendToken(frame.turn, frame.end, token)]
         if frame.position < turn.expected:
             raise TurnError(
@@ -345,12 +328,12 @@ class ServerSession:
             )
         if not turn.waiting:
             raise TurnError("The server waits for no frame now; wait for its token.", code="unexpected_frame")
-        limit = max(1, turn.request.prompt_end - turn.expected)
+        limit = max(1, turn.prompt_end - turn.expected)
         if frame.rows > limit:
             raise TurnError(f"The frame has {frame.rows} rows where at most {limit} can follow.", code="wrong_shape")
         self._check_values(frame)
         turn.expected = frame.end
-        turn.waiting = frame.end < turn.request.prompt_end
+        turn.waiting = frame.end < turn.prompt_end
         values = frame.values[:, 0] if frame.kind is Kind.IDS else frame.values
         return [Feed(frame.turn, frame.position, values)]
 
@@ -380,42 +363,60 @@ class ServerSession:
 
     # -- from the runner ----------------------------------------------------------------------------------------------
 
-    def receive_event(self, event: TokenDrawn | TurnEnded, now_ms: float) -> list[Action]:
+    def receive_event(self, event: TokenDrawn | TurnEnded | Resplitted, now_ms: float) -> list[Action]:
         """Actions for what happened in the runner."""
         turn = self._turn
         if self.state is State.CLOSED or turn is None or event.turn != turn.request.turn:
             return []
-        if isinstance(event, TokenDrawn):
-            turn.tokens += 1
-            turn.first_token_ms = now_ms if turn.first_token_ms is None else turn.first_token_ms
-            turn.last_token_ms = now_ms
-            turn.waiting = self.split > 0
-            self._answers[event.position] = event.token
-            return [SendToken(event.turn, event.position, event.token)]
-        turn.active = False
-        self.state = State.IDLE
-        self.length = event.length
-        return [
-            Send(
-                done_message(
-                    event.turn,
-                    event.reason,
-                    stop_string=event.stop_string,
-                    tokens=turn.tokens,
-                    position=event.length,
-                    stats=self._stats(turn, event),
-                )
-            )
-        ]
+        match event:
+            case TokenDrawn():
+                turn.tokens += 1
+                turn.first_token_ms = now_ms if turn.first_token_ms is None else turn.first_token_ms
+                turn.last_token_ms = now_ms
+                turn.waiting = self.split > 0
+                turn.answers[event.position] = event.token
+                return [SendToken(event.turn, event.position, event.token)]
+            case Resplitted():
+                return self._resplitted(turn, event)
+            case TurnEnded():
+                turn.active = False
+                self.state = State.IDLE
+                self.length = event.length
+                return [Send(self._done(turn, event))]
 
-    def _stats(self, turn: _Turn, ended: TurnEnded) -> TurnStats:
-        positions = max(0, ended.length - turn.request.start)
-        first, last = turn.first_token_ms, turn.last_token_ms
-        return TurnStats(
+    def _resplitted(self, turn: Turn, event: Resplitted) -> list[Action]:
+        pending, turn.pending = turn.pending, None
+        if pending is None:
+            return []
+        if not event.done:  # the turn had ended; whoever asked gets the answer of a session between turns
+            return [Plan(pending.request)] if turn.report_open else []
+        plan = pending.plan
+        turn.end_segment(event.ran_to, plan.split, event.length)
+        self.split, self.rtt_ms, self.length = plan.split, pending.rtt_ms, event.length
+        turn.expected = event.length if plan.split < self._blocks else event.end - 1
+        turn.prompt_end, turn.waiting, turn.report_open = event.end, True, False
+        turn.unadopted += 1
+        return [Send(self._plan_message(plan, event.length, event.turn))]
+
+    def _done(self, turn: Turn, ended: TurnEnded) -> Message:
+        first = turn.first_token_ms
+        run, saved = turn.block_steps(ended, self._blocks)
+        ms_run, ms_saved = (0.0, 0.0) if self._price is None else self._price(turn.all_segments(ended.length))
+        stats = TurnStats(
             ttft_ms=None if first is None else first - turn.began_ms,
-            tpot_ms=None if first is None or last is None or turn.tokens < 2 else (last - first) / (turn.tokens - 1),
+            tpot_ms=turn.tpot_ms,
             queue_ms=ended.queue_ms,
-            server_blocks_run=positions * (self._blocks - self.split),
-            server_blocks_saved=positions * self.split,
+            server_blocks_run=run,
+            server_blocks_saved=saved,
+            server_ms_run=ms_run,
+            server_ms_saved=ms_saved,
             rtt_ms=self.rtt_ms,
+        )
+        return done_message(
+            ended.turn,
+            ended.reason,
+            stop_string=ended.stop_string,
+            tokens=turn.tokens,
+            position=ended.length,
+            stats=stats,
         )

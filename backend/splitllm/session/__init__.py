@@ -1,0 +1,33 @@
+"""The server's side of one session, as a pure state machine."""
+
+from .actions import (
+    Action,
+    Begin,
+    Cancel,
+    Close,
+    Feed,
+    Greeting,
+    Plan,
+    Resplit,
+    Send,
+    SendToken,
+    State,
+)
+from .machine import ServerSession
+from .turn import Segment
+
+__all__ = [
+    "Action",
+    "Begin",
+    "Cancel",
+    "Close",
+    "Feed",
+    "Greeting",
+    "Plan",
+    "Resplit",
+    "Segment",
+    "Send",
+    "SendToken",
+    "ServerSession",
+    "State",
+]

@@ -1,0 +1,99 @@
+"""What a session's state machine asks for, and the values it is made with."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ..errors import SplitLLMError
+from ..protocol import Limits, Message, OpenRequest, TurnRequest
+from ..types import ModelSpec, Sla
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a control message."""
+
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class SendToken:
+    """Send a token frame."""
+
+    turn: int
+    position: int
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Plan the session, reserve for it, and call `planned` or `refused`."""
+
+    request: OpenRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Begin a turn in the runner."""
+
+    request: TurnRequest
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Feed:
+    """Hand rows to the runner."""
+
+    turn: int
+    position: int
+    values: NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Cancel a turn in the runner."""
+
+    turn: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resplit:
+    """Change the split within a turn: `runner.resplit_turn`, whose `Resplitted` comes back as an event."""
+
+    turn: int
+    split: int
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Close the connection; `error` is None when the client asked."""
+
+    error: SplitLLMError | None
+
+
+Action = Send | SendToken | Plan | Begin | Feed | Cancel | Resplit | Close
+
+
+class State(enum.Enum):
+    """PROTOCOL.md, section 7."""
+
+    NEW = "new"
+    GREETED = "greeted"
+    IDLE = "idle"
+    IN_TURN = "in turn"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """What the server says of itself in `welcome`."""
+
+    agent: str
+    model: str
+    bundle: str
+    spec: ModelSpec
+    sla: Sla
+    limits: Limits
