@@ -1,0 +1,186 @@
+"""Plans follow reality: what changes in the middle of an answer changes the split, and never the text.
+
+Every disturbance is many times the promise, and the promise many times what a busy test machine takes, so that what
+happens does not depend on the machine's mood.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from splitllm.bundle import Bundle
+from splitllm.client.conversation import Answer, Conversation
+from splitllm.client.local_blocks import LocalBlocks
+from splitllm.types import ClientReport, SamplingParams
+from tests.support import ServerProcess, running_server
+
+QUESTION = "Tell me a story."
+TOKENS = 16
+PROMISED_MS = 400
+SLOW_BLOCK_S = 0.15  # of eight: 1.2 s a token
+FAR_S = 0.5  # one way
+
+
+@pytest.fixture(scope="module")
+def patient(endless: Bundle) -> Iterator[ServerProcess]:
+    """A server that promises little, so that only a real disturbance breaks the promise; answers do not end early."""
+    with running_server(endless.folder, "--sla-tpot-ms", str(PROMISED_MS), "--sla-ttft-ms", "60000") as process:
+        yield process
+
+
+async def answers(url: str, cache: Path, after: Any = None, *, max_tokens: int = TOKENS, **options: Any) -> Answer:
+    """One answer; `after` is called with the number of pieces of text that have come."""
+    talk = await Conversation.open(url, cache=cache, wire="float32", first_prompt=QUESTION, **options)
+    try:
+        pieces = 0
+        async for item in talk.ask(QUESTION, max_tokens=max_tokens, sampling=SamplingParams()):
+            if isinstance(item, Answer):
+                return item
+            pieces += 1
+            if after is not None:
+                after(pieces)
+    finally:
+        await talk.close()
+    raise AssertionError("no answer")
+
+
+@pytest.fixture
+def slow_client(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """Seconds that each block of the client takes more for a single row; the client's own report knows nothing of it."""
+    more = {"block_s": 0.0}
+    forward = LocalBlocks.forward
+
+    def slow(self: LocalBlocks, ids: Sequence[int], position: int, split: int | None = None) -> Any:
+        if len(ids) == 1:
+            time.sleep(more["block_s"] * (self.blocks if split is None else split))
+        return forward(self, ids, position, split)
+
+    monkeypatch.setattr(LocalBlocks, "forward", slow)
+    return more
+
+
+async def test_a_client_that_slows_down_in_an_answer_gets_less_of_the_model(
+    patient: ServerProcess, cache: Path, slow_client: dict[str, float]
+) -> None:
+    undisturbed = await answers(patient.url, cache, split=8)
+
+    def slow_down(pieces: int) -> None:
+        slow_client["block_s"] = SLOW_BLOCK_S if pieces >= 2 else 0.0
+
+    answer = await answers(patient.url, cache, slow_down)
+    assert answer.splits[0] == 8
+    assert 8 > answer.split >= 0
+    assert answer.split * SLOW_BLOCK_S * 1000 <= PROMISED_MS
+    assert answer.text == undisturbed.text
+    assert answer.tokens == undisturbed.tokens == TOKENS
+    # The history ran anew on the server, and is counted.
+    assert answer.server_blocks_run > undisturbed.server_blocks_run
+
+
+async def test_a_client_that_lied_about_its_speed_is_capped(
+    patient: ServerProcess, cache: Path, slow_client: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = await answers(patient.url, cache, split=0)
+    boast = ClientReport("cpu", "float32", 8, decode_ms=0.0, prefill_ms=0.0, prefill_rows=64)
+    monkeypatch.setattr(LocalBlocks, "measure", lambda self: boast)
+    slow_client["block_s"] = SLOW_BLOCK_S
+    answer = await answers(patient.url, cache)
+    assert answer.splits[0] == 8
+    assert answer.split * SLOW_BLOCK_S * 1000 <= PROMISED_MS
+    assert answer.text == undisturbed.text
+
+
+class Proxy:
+    """Forwards TCP, each piece `delay_s` late."""
+
+    def __init__(self, port: int) -> None:
+        self.port, self.delay_s = port, 0.0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.port)
+        with contextlib.suppress(ConnectionError):
+            await asyncio.gather(self._pump(reader, up_writer), self._pump(up_reader, writer))
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        pieces: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+
+        async def forward() -> None:
+            loop = asyncio.get_running_loop()
+            while True:
+                due, piece = await pieces.get()
+                await asyncio.sleep(max(0.0, due - loop.time()))
+                if not piece:
+                    writer.close()
+                    return
+                writer.write(piece)
+                await writer.drain()
+
+        task = asyncio.create_task(forward())
+        while True:
+            piece = await reader.read(1 << 16)
+            pieces.put_nowait((asyncio.get_running_loop().time() + self.delay_s, piece))
+            if not piece:
+                break
+        await task
+
+
+@asynccontextmanager
+async def far(url: str) -> AsyncIterator[tuple[Proxy, str]]:
+    proxy = Proxy(int(url.rsplit(":", 1)[1]))
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    try:
+        yield proxy, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+
+
+async def test_a_link_that_worsens_in_an_answer_moves_the_model_to_the_server(
+    patient: ServerProcess, cache: Path
+) -> None:
+    undisturbed = await answers(patient.url, cache, split=8)
+    async with far(patient.url) as (proxy, url):
+
+        def worsen(pieces: int) -> None:
+            proxy.delay_s = FAR_S if pieces >= 2 else 0.0
+
+        answer = await answers(url, cache, worsen)
+    # Whatever ran at home would cost a round trip of a second for each token.
+    assert (answer.splits[0], answer.split) == (8, 0)
+    assert answer.text == undisturbed.text
+    assert answer.tokens == TOKENS
+
+
+async def test_a_persons_cap_is_obeyed(patient: ServerProcess, cache: Path) -> None:
+    answer = await answers(patient.url, cache, effort=0.25, max_tokens=4)
+    assert (answer.split, answer.bound) == (2, "effort")
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        {"decode_ms": 1e308, "prefill_ms": 1e308},
+        {"decode_ms": 5e-324, "prefill_ms": 0.0},
+        {"decode_ms": 0.0, "prefill_ms": 1e308, "prefill_rows": 2**31 - 1},
+        {"memory_bytes": 1e308},
+        {"effort": 0.0},
+    ],
+    ids=str,
+)
+async def test_absurd_reports_break_neither_plan_nor_server(
+    patient: ServerProcess, cache: Path, monkeypatch: pytest.MonkeyPatch, report: dict[str, Any]
+) -> None:
+    said = {"backend": "cpu", "variant": "float32", "blocks_ready": 8, "decode_ms": 1.0, "prefill_ms": 1.0} | report
+    effort = said.pop("effort", None)
+    monkeypatch.setattr(LocalBlocks, "measure", lambda self: ClientReport(**said))
+    plain = await answers(patient.url, cache, split=0, max_tokens=4)
+    answer = await answers(patient.url, cache, max_tokens=4, effort=effort)
+    assert 0 <= answer.split <= 8
+    assert answer.text == plain.text
