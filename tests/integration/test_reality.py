@@ -54,7 +54,7 @@ async def answers(url: str, cache: Path, after: Any = None, *, max_tokens: int =
 
 @pytest.fixture
 def slow_client(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
-    """Seconds that each block of the client takes more for a single row; the client's own report knows nothing of it."""
+    """Seconds that each block of the client takes more for a single row; its own report knows nothing of that."""
     more = {"block_s": 0.0}
     forward = LocalBlocks.forward
 
