@@ -84,15 +84,14 @@ class DenseExperts(nn.Module):
     def forward(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """[B, S, hidden] -> ([B, S, hidden], router logits [B, S, experts])."""
         logits = self.router(hidden_states)
-        weights, chosen = torch.topk(torch.softmax(logits, -1, dtype=torch.float), self.top_k, -1)
+        weights = torch.softmax(logits, -1, dtype=torch.float)
+        weights = weights * self._is_chosen(weights)
         if self.normalized:
             weights = weights / weights.sum(-1, keepdim=True)
-        experts = torch.arange(self.router.out_features, device=chosen.device)
-        by_expert = ((chosen.unsqueeze(-1) == experts).to(weights.dtype) * weights.unsqueeze(-1)).sum(-2)
         units = self.activation(self.gate(hidden_states)) * self.up(hidden_states)
         # Sizes as plain numbers: the tracer computes none of them when the graph runs.
         rows, width = hidden_states.shape[:-1], self.gate.out_features // self.router.out_features
-        units = units.reshape(*rows, self.router.out_features, width) * by_expert.to(units.dtype).unsqueeze(-1)
+        units = units.reshape(*rows, self.router.out_features, width) * weights.to(units.dtype).unsqueeze(-1)
         states = self.down(units.reshape(*rows, self.gate.out_features))
         if self.shared is not None:
             shared = self.shared(hidden_states)
@@ -100,6 +99,15 @@ class DenseExperts(nn.Module):
                 shared if self.shared_gate is None else torch.sigmoid(self.shared_gate(hidden_states)) * shared
             )
         return states, logits
+
+    def _is_chosen(self, weights: torch.Tensor) -> torch.Tensor:
+        """1 for the `top_k` largest weights, the first of equal ones, else 0: WebGPU has comparisons but no TopK."""
+        mine, others = weights.unsqueeze(-1), weights.unsqueeze(-2)
+        experts = self.router.out_features
+        before = torch.ones(experts, experts).tril(-1)  # [i, j]: j comes before i
+        ahead = (others > mine).to(weights.dtype) + (others == mine).to(weights.dtype) * before
+        chosen: torch.Tensor = ahead.sum(-1) < self.top_k
+        return chosen.to(weights.dtype)
 
 
 def _stacked(linears: list[nn.Linear]) -> nn.Linear:

@@ -8,22 +8,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import torch
 from tokenizers import Tokenizer
 
 from splitllm.bundle import VARIANTS, Bundle
 from splitllm.errors import ExportError, UsageError
-from splitllm.types import Float32Array, SamplingParams, TokenArray
+from splitllm.types import SamplingParams
 
 from . import hub, layout, source
 from .estimate import Estimate, estimate
-from .gate import Progress, Reference, check_numbers
+from .gate import Progress, check_numbers
 from .modules import find_parts
 from .parts import write_parts
+from .probe import check_family
 from .publish import check_space, published_whole
 from .quality import measure_text
 from .quiet import quiet_libraries
+from .reference import reference_of
 from .variants import HEADS
 
 #: What browsers are offered unless asked otherwise.
@@ -164,6 +165,7 @@ def _prepare(model: str | Path, asked: Options) -> _Ready:
     context = _context(config, asked.max_context)
     texts = source.read_texts(folder, config, asked.chat_template, trust_remote_code=trust)
     generation = source.read_generation(folder, config)
+    check_family(config, context, trust_remote_code=trust)
     expected = estimate(config, context, asked.variants, asked.heads, trust)
     return _Ready(folder, config, context, texts, generation, _text_ids(asked.text, texts), expected)
 
@@ -179,22 +181,6 @@ def _text_ids(text: str | None, texts: source.Texts) -> Sequence[int]:
     if text is not None and len(ids) < MIN_TEXT:
         raise UsageError(f"the text given with --text has {len(ids)} tokens; {MIN_TEXT} are the least to measure on")
     return ids if text is not None else [*texts.prompt, *ids]
-
-
-def reference_of(model: Any) -> Reference:
-    """Logits of a transformers model, without a cache: the whole row at once."""
-
-    def logits(tokens: TokenArray) -> Float32Array:
-        chosen = model.config._attn_implementation
-        model.config._attn_implementation = "eager"  # the others leave out what they cannot do, softcaps for one
-        try:
-            with torch.no_grad():
-                out = model(input_ids=torch.from_numpy(tokens.astype(np.int64))[None], use_cache=False)
-        finally:
-            model.config._attn_implementation = chosen
-        return np.asarray(out.logits[0].float().numpy(), np.float32)
-
-    return logits
 
 
 def _check_options(out: Path, asked: Options) -> None:

@@ -124,8 +124,8 @@ def _own_reference(bundle: Bundle) -> Reference:
 
 def _compare(bundle: Bundle, against: str | Path, trust: bool, progress: Progress | None) -> Mapping[str, Figures]:
     from . import hub, source  # torch and transformers are heavy, and only this needs them
-    from .exporter import reference_of
     from .quiet import quiet_libraries
+    from .reference import reference_of
 
     with quiet_libraries():
         folder = hub.find(against, trust_remote_code=trust)
