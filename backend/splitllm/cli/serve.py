@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import re
 import shutil
 import sys
@@ -86,6 +87,11 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--threads", type=count, metavar="N", help="threads to compute with (default: all cores)")
     parser.add_argument(
+        "--no-profile-cache",
+        action="store_true",
+        help="measure the engine anew at this start; otherwise its times are kept, by bundle and machine",
+    )
+    parser.add_argument(
         "--allowed-origin",
         action="append",
         default=[],
@@ -107,6 +113,7 @@ def run(args: argparse.Namespace) -> int:
 def serve_bundle(args: argparse.Namespace, bundle: Path, *, open_browser: bool = False) -> int:
     """Serve one bundle until SIGINT or SIGTERM."""
     serve_module = import_server()
+    from ..engines.profiling import cache_folder
     from ..resources import page_folder
     from ..server.config import ServerConfig
     from ..server.static import is_loopback
@@ -127,6 +134,7 @@ def serve_bundle(args: argparse.Namespace, bundle: Path, *, open_browser: bool =
         allowed_origins=tuple(args.allowed_origin),
         idle_timeout_s=args.idle_timeout_s,
         threads=args.threads,
+        profile_cache=None if args.no_profile_cache else cache_folder(os.environ),
         drain_s=args.drain_s,
     )
     write_session_log(args.session_log)

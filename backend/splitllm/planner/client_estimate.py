@@ -46,7 +46,7 @@ class ClientEstimate:
         self.seen_s = now_s
 
     def corrected(self, report: ClientReport, now_s: float) -> ClientReport:
-        """The report, no better than what was seen; prefill, which runs the same blocks, is slowed by the same factor."""
+        """The report, no better than what was seen; prefill runs the same blocks, so the same factor slows it."""
         said = report.decode_ms
         if self.decode_ms is None or said is None or not 0 <= said < math.inf:
             return report

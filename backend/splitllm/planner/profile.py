@@ -260,7 +260,7 @@ def _grid_json(grid: Grid) -> dict[str, Any]:
     return {
         "rows": list(grid.rows),
         "contexts": list(grid.contexts),
-        "block_ms": [[round(value, 6) for value in line] for line in grid.ms],
+        "block_ms": [list(line) for line in grid.ms],
     }
 
 

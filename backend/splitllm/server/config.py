@@ -15,7 +15,8 @@ class ServerConfig:
     kv_memory_bytes: keys and values of all sessions together; None takes what max_sessions full sessions need.
     drain_s: turns in work get so long to finish when the server is told to stop.
     idle_timeout_s: a session that sends nothing for so long is closed.
-    up_bytes_per_ms, down_bytes_per_ms: bandwidth assumed of a client's link; latency is measured per session.
+    up_bytes_per_ms, down_bytes_per_ms: bandwidth assumed of a client's link until it is measured.
+    profile_cache: folder that keeps the engine's measured times; None measures at every start.
     """
 
     bundle: Path
@@ -31,6 +32,7 @@ class ServerConfig:
     drain_s: float = 30.0
     up_bytes_per_ms: float = 1250.0
     down_bytes_per_ms: float = 6250.0
+    profile_cache: Path | None = None
 
     #: Seconds in which the body of a request must have arrived.
     body_timeout_s: float = 30.0

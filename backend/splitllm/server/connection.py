@@ -369,7 +369,7 @@ class Connection:
 
     def _log_plan(self, plan: SessionPlan) -> None:
         log.info(
-            "session %s: split %d, saves %.0f %% of block-steps and %.0f %% of server time, TTFT %.0f, TPOT %.0f ms: %s",
+            "session %s: split %d saves %.0f %% of block-steps, %.0f %% of server time; TTFT %.0f, TPOT %.0f ms: %s",
             self._id[:8],
             plan.split,
             100 * plan.saved_block_steps,
