@@ -5,10 +5,10 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
-from . import bench_engine, bench_paper, bench_planner
+from . import bench_capacity, bench_engine, bench_load, bench_paper, bench_planner
 
 #: Modules of this package that add one subcommand each by `add_parser(commands)`.
-_SUBCOMMANDS: tuple[ModuleType, ...] = (bench_engine, bench_planner, bench_paper)
+_SUBCOMMANDS: tuple[ModuleType, ...] = (bench_engine, bench_planner, bench_paper, bench_capacity, bench_load)
 
 
 def add_parser(commands: Any) -> None:

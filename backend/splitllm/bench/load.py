@@ -1,0 +1,398 @@
+"""`splitllm bench load`: the simulator held against a real server.
+
+A real server process, pinned to one core, serves replaying clients on the others. Then the same people are simulated,
+with costs that were measured on the same core, and what the two say of processor seconds and promises is compared.
+
+Both are kept honest on a machine that others use too. Costs and the server's work are counted in the processor's own
+time, which other processes hardly touch. How long the server waited for its core is read from the kernel
+(/proc/PID/task/*/schedstat), and the simulated server is made slower by that much in latency, not in cost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import queue
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from ..bundle import Bundle
+from ..errors import MachineError
+from ..types import PREFILL_CHUNK, SessionPlan, Sla, Span
+from .capacity import is_good, percentile
+from .load_clients import Recording, Replay, replay
+from .population import population
+from .simulator import Client, Conversation, Policy, Record, Situation, Turn, simulate
+from .simulator_engine import ServerModel
+from .simulator_policies import policy
+
+_READY: Final = re.compile(r"Open (http://\S+) in a browser")
+_START_TIMEOUT_S: Final = 120.0
+_SETTLE_S: Final = 1.0
+_PAGE: Final = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+
+
+@dataclass(frozen=True, slots=True)
+class LoadTest:
+    """What is replayed: `rate` turns a second arrive for `seconds`; lengths are cut, so that a run stays short."""
+
+    bundle: Path
+    sla: Sla
+    rate: float
+    seconds: float
+    seed: int
+    headroom: float
+    most_prompt: int = 256
+    most_answer: int = 128
+    most_think_ms: float = 5000.0
+    max_sessions: int = 48
+    server_core: int = 0
+    client_core: int = 1
+
+
+# -- the server process -----------------------------------------------------------------------------------------------
+
+
+class PinnedServer:
+    """`splitllm serve` as a process on one core, with one thread to compute."""
+
+    def __init__(self, test: LoadTest) -> None:
+        command = [
+            sys.executable, "-m", "splitllm.cli", "serve", str(test.bundle), "--port", "0", "--threads", "1",
+            "--max-sessions", str(test.max_sessions), "--sla-ttft-ms", str(test.sla.ttft_ms),
+            "--sla-tpot-ms", str(test.sla.tpot_ms),
+        ]  # fmt: skip
+        core = test.server_core
+        self.process = subprocess.Popen(  # noqa: S603  # our own command line
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            preexec_fn=lambda: os.sched_setaffinity(0, {core}),  # no threads yet
+        )  # fmt: skip
+        self.output: list[str] = []
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        threading.Thread(target=self._read, daemon=True).start()
+        self.url = self._await_url()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None  # noqa: S101  # asked for above
+        for line in self.process.stdout:
+            self.output.append(line)
+            self._lines.put(line)
+        self._lines.put(None)
+
+    def _await_url(self) -> str:
+        while True:
+            try:
+                line = self._lines.get(timeout=_START_TIMEOUT_S)
+            except queue.Empty:
+                line = None
+            if line is None:
+                self.stop()
+                raise MachineError("the server did not start: " + "".join(self.output)[-500:].strip())
+            found = _READY.search(line)
+            if found:
+                return found[1]
+
+    def usage(self) -> tuple[float, float]:
+        """Seconds on the processor so far, and seconds ready to run while others had the core, of all threads."""
+        pid = self.process.pid
+        fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
+        waited = 0
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):  # a thread that just ended
+                waited += int((task / "schedstat").read_text("utf-8").split()[1])
+        return (int(fields[11]) + int(fields[12])) / _PAGE, waited / 1e9
+
+    def stop(self) -> None:
+        """End the process."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def measure_costs(test: LoadTest) -> ServerModel:
+    """The costs of the server, measured by a process on the server's core.
+
+    Raises:
+        MachineError: the measurement fails.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "profile.json"
+        command = [
+            sys.executable, "-m", "splitllm.cli", "bench", "capacity", "--bundle", str(test.bundle),
+            "--save-profile", str(path),
+        ]  # fmt: skip
+        core = test.server_core
+        done = subprocess.run(  # noqa: S603  # our own command line
+            command, capture_output=True, text=True, check=False,
+            preexec_fn=lambda: os.sched_setaffinity(0, {core}),  # no threads yet
+        )  # fmt: skip
+        if done.returncode:
+            raise MachineError(f"the costs cannot be measured: {done.stderr.strip()[-300:]}")
+        return ServerModel.from_json(json.loads(path.read_text("utf-8")))
+
+
+def record_activations(bundle: Bundle) -> Recording:
+    """Run one prompt through all blocks, and keep what goes into each."""
+    from ..engines.onnx import OnnxBlocks
+
+    spec = bundle.spec
+    ids = np.random.default_rng(0).integers(0, spec.vocab_size, PREFILL_CHUNK)
+    states = np.asarray(bundle.embedding()[ids], np.float32)
+    hidden = {0: states.astype(np.float16)}
+    for block in range(spec.blocks):
+        one = OnnxBlocks(bundle, Span(block, block + 1), rows=1, capacity=PREFILL_CHUNK + 1, threads=1)
+        states = np.asarray(one.forward(states, 0), np.float32).copy()
+        hidden[block + 1] = states.astype(np.float16)
+    return Recording(hidden)
+
+
+# -- who comes --------------------------------------------------------------------------------------------------------
+
+
+def people_of(test: LoadTest, blocks: int) -> list[Conversation]:
+    """The population of `bench capacity`, with shorter questions, answers and pauses."""
+
+    def shorter(turn: Turn) -> Turn:
+        return Turn(
+            min(turn.prompt_tokens, test.most_prompt),
+            min(turn.answer_tokens, test.most_answer),
+            min(turn.think_ms, test.most_think_ms),
+        )
+
+    return [
+        replace(one, turns=tuple(shorter(turn) for turn in one.turns))
+        for one in population(test.rate, seconds=test.seconds, seed=test.seed, blocks=blocks)
+    ]
+
+
+class Kept(Policy):
+    """Gives every conversation the split it was given before."""
+
+    def __init__(self, splits: Mapping[int, int]) -> None:
+        self._splits = splits  # by the client's identity: a situation does not tell the conversation
+
+    def plan(self, situation: Situation) -> SessionPlan:
+        """See Policy."""
+        return _plan_of(self._splits[id(situation.client)])
+
+
+def _plan_of(split: int) -> SessionPlan:
+    return SessionPlan(
+        split=split, feasible=True, reason="as before", bound="forced", saved_block_steps=0.0, saved_server_time=0.0,
+        server_ms=0.0, predicted_ttft_ms=0.0, predicted_tpot_ms=0.0,
+    )  # fmt: skip
+
+
+def choose_splits(server: ServerModel, people: Sequence[Conversation], name: str, test: LoadTest) -> dict[str, int]:
+    """The split of each conversation's first turn, by simulating the policy; it is kept for the whole conversation."""
+    aim = Sla(test.sla.ttft_ms * test.headroom, test.sla.tpot_ms * test.headroom)
+    outcome = simulate(server, people, policy(name, server, aim), sla=test.sla, max_sessions=test.max_sessions)
+    return {record.conversation: record.split for record in outcome.records if record.turn == 0}
+
+
+# -- one policy, for real and simulated -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One replay: what its clients saw, and the server's seconds on the processor and waiting for it."""
+
+    replay: Replay
+    cpu_s: float
+    waited_s: float
+
+    @property
+    def slowdown(self) -> float:
+        """How much longer the server took because others used its core."""
+        return 1 + self.waited_s / self.cpu_s if self.cpu_s > 0 else 1.0
+
+
+def run_real(
+    server: PinnedServer, people: Sequence[Conversation], splits: Mapping[str, int], recording: Recording, blocks: int
+) -> Measured:
+    """Replay all conversations on the server."""
+    cpu, waited = server.usage()
+    result = asyncio.run(_replay(server.url, people, splits, recording, blocks))
+    cpu_after, waited_after = server.usage()
+    return Measured(result, cpu_after - cpu, waited_after - waited)
+
+
+async def _replay(
+    url: str, people: Sequence[Conversation], splits: Mapping[str, int], recording: Recording, blocks: int
+) -> Replay:
+    result = await replay(url, people, splits, recording, blocks)
+    await asyncio.sleep(_SETTLE_S)  # the server clears rows
+    return result
+
+
+def run_simulated(
+    server: ServerModel, people: Sequence[Conversation], splits: Mapping[str, int], measured: Measured, test: LoadTest
+) -> tuple[list[Record], float]:
+    """The same people on the simulated server, which waits for its core as the real one did: records and seconds.
+
+    Answers are as long as they came to be in reality, and conversations that failed there are left out.
+    """
+    lengths: dict[str, list[Turn]] = {}
+    for record in measured.replay.records:
+        if record.tokens:
+            lengths.setdefault(record.conversation, []).append(Turn(record.prompt_tokens, record.tokens))
+    same: list[Conversation] = []
+    for one in people:
+        turns = lengths.get(one.name, [])
+        if turns:
+            kept = tuple(replace(turn, think_ms=one.turns[i].think_ms) for i, turn in enumerate(turns))
+            same.append(replace(one, client=_own(one.client), turns=kept))
+    by_client = {id(one.client): splits[one.name] for one in same}
+    slow = server.scaled(measured.slowdown)
+    outcome = simulate(slow, same, Kept(by_client), sla=test.sla, max_sessions=test.max_sessions)
+    return outcome.records, outcome.spent.total_ms / 1000 / measured.slowdown
+
+
+def _own(client: Client) -> Client:
+    """A copy, so that its identity tells its conversation."""
+    return replace(client)
+
+
+def compare(
+    name: str,
+    splits: Mapping[str, int],
+    measured: Measured,
+    simulated: tuple[Sequence[Record], float],
+    sla: Sla,
+) -> dict[str, Any]:
+    """Both in figures, and how far apart they are: `difference` is simulated / real - 1."""
+    records, seconds = simulated
+    real = _summary(measured.replay.records, measured.cpu_s, sla)
+    model = _summary(records, seconds, sla)
+    return {
+        "policy": name,
+        "mean_split": _round(statistics.fmean(splits.values())),
+        "failures": measured.replay.failures,
+        "slowdown": _round(measured.slowdown),
+        "clients_late_ms": _round(statistics.fmean(measured.replay.late_ms or [0.0])),
+        "real": real,
+        "simulated": model,
+        "difference": {
+            key: _round(model[key] / real[key] - 1) if real[key] else None
+            for key in ("server_cpu_s_per_request", "goodput", "ttft_p50_ms", "tpot_p50_ms")
+        },
+    }
+
+
+def _summary(records: Sequence[Record], seconds: float, sla: Sla) -> dict[str, Any]:
+    served = [record for record in records if record.tokens]
+    last = max((record.last_ms or 0.0 for record in served), default=0.0)
+    good = sum(is_good(replace(record, answer_tokens=record.tokens), sla) for record in served)
+    ttft = [record.ttft_ms for record in served if record.ttft_ms is not None]
+    tpot = [record.tpot_ms for record in served if record.tpot_ms is not None]
+    return {
+        "requests": len(served),
+        "tokens": sum(record.tokens for record in served),
+        "server_cpu_s": _round(seconds),
+        "server_cpu_s_per_request": _round(seconds / max(1, len(served))),
+        "in_time": good,
+        "goodput": _round(1000 * good / last) if last else 0.0,
+        "ttft_p50_ms": _round(percentile(ttft, 0.5)),
+        "tpot_p50_ms": _round(percentile(tpot, 0.5)),
+    }
+
+
+def _round(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.4g}")
+
+
+def mean_profile(one: ServerModel, other: ServerModel) -> tuple[ServerModel, float]:
+    """The first, scaled to the mean of both by the cost of one row alone; and the second over the first."""
+    drift = other.profile.decode_ms(8, 64) / one.profile.decode_ms(8, 64)
+    return one.scaled((1 + drift) / 2), drift
+
+
+def run(
+    test: LoadTest, policies: Sequence[str], *, rounds: int = 1, tell: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
+    """Everything: costs before and after, and `rounds` times all policies in turn. See the module's docstring.
+
+    Raises:
+        MachineError: the machine has no second core or no /proc, or the server does not start.
+    """
+    if not hasattr(os, "sched_setaffinity") or not Path("/proc/self/schedstat").exists():
+        raise MachineError("this benchmark reads Linux's /proc and pins processes: run it on Linux")
+    if len(os.sched_getaffinity(0)) < 2:
+        raise MachineError("this benchmark needs two cores, one for the server: run it on a larger machine")
+    before = os.sched_getaffinity(0)
+    cores = sorted(before)
+    test = replace(test, server_core=cores[0], client_core=cores[1])
+    bundle = Bundle.open(test.bundle)
+    blocks = bundle.spec.blocks
+    tell("recording activations")
+    recording = record_activations(bundle)
+    tell("measuring costs")
+    first = measure_costs(test)
+    people = people_of(test, blocks)
+    os.sched_setaffinity(0, set(cores[1:]))
+    server = None
+    done: list[tuple[str, dict[str, int], Measured]] = []
+    try:
+        server = PinnedServer(test)
+        overhead = calibrate(server, first, recording, blocks)
+        for number in range(rounds):
+            for name in policies:
+                tell(f"round {number + 1} of {rounds}: {name}")
+                splits = choose_splits(first, people, name, test)
+                done.append((name, splits, run_real(server, people, splits, recording, blocks)))
+    finally:
+        if server is not None:
+            server.stop()
+        os.sched_setaffinity(0, before)
+    tell("measuring costs again")
+    model, drift = mean_profile(first, measure_costs(test))
+    model = replace(model, step_ms=overhead["step_ms"], frame_ms=overhead["frame_ms"])
+    results = [
+        compare(name, splits, measured, run_simulated(model, people, splits, measured, test), test.sla)
+        for name, splits, measured in done
+    ]
+    return {
+        "setup": {
+            "server": model.made_by,
+            "sla": {"ttft_ms": test.sla.ttft_ms, "tpot_ms": test.sla.tpot_ms},
+            "rate": test.rate,
+            "seconds": test.seconds,
+            "seed": test.seed,
+            "headroom": test.headroom,
+            "conversations": len(people),
+            "most": {"prompt": test.most_prompt, "answer": test.most_answer, "think_ms": test.most_think_ms},
+            "cost_drift": _round(drift),
+            "overhead_ms": {key: _round(value) for key, value in overhead.items()},
+        },
+        "runs": results,
+    }
+
+
+def calibrate(server: PinnedServer, model: ServerModel, recording: Recording, blocks: int) -> dict[str, float]:
+    """Milliseconds of a step that are not the engine's, from one client that runs all blocks: the server's step is then
+    the head, a frame in and a token out. Half of the rest is put down to each.
+    """
+    steps = 200
+    client = Client("calibration", 0.0, 0.0, blocks, 0.0, 0.0, 1e9, 1e9)
+    people = [Conversation("calibration", 0.0, client, (Turn(1, steps),))]
+    measured = run_real(server, people, {"calibration": blocks}, recording, blocks)
+    tokens = max(1, sum(record.tokens for record in measured.replay.records))
+    rest = max(0.0, 1000 * measured.cpu_s / tokens - model.profile.head_ms(1))
+    return {"step_ms": rest / 2, "frame_ms": rest / 2}

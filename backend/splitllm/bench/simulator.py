@@ -1,0 +1,472 @@
+"""A discrete-event simulator of one server and its clients. Pure: time is a number, chance comes from seeds.
+
+The scheduler, the slots, the KV budget and the planner inside it are the product's own; only the engine, the links and
+the clients' machines are figures. So what is simulated is what would run, and cannot drift from it.
+
+A conversation arrives, is planned, and gets a row and KV memory or is refused. In a turn its client runs its blocks
+over the prompt chunk by chunk, while the chunks before travel and run on the server; then each token goes down, through
+the client's blocks, and up again. With split 0 ids go up once and tokens stream.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import numpy as np
+
+from ..errors import CapacityError
+from ..generation import Event, Generation, TokenDrawn
+from ..kv_budget import KvBudget
+from ..scheduler import Scheduler
+from ..types import PREFILL_CHUNK, Float32Array, SamplingParams, SessionPlan, Sla
+from ..work import Batch
+from .simulator_engine import ServerModel, Spent, TimedEngine
+
+#: Bytes of a frame's header, of a token id, and of one hidden value on the wire (float16).
+HEADER_BYTES: Final = 32
+ID_BYTES: Final = 4
+VALUE_BYTES: Final = 2
+#: One value stands for all that a frame holds: only the number of rows matters here.
+_ONE_ID: Final = np.zeros(1, np.int32)
+_ONE_HIDDEN: Final = np.zeros((1, 1), np.float16)
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """One person's machine and link, as they truly are.
+
+    decode_ms, prefill_ms: one block on one row, and on a chunk of PREFILL_CHUNK rows. up_ms, down_ms: one-way latency;
+    each message takes `jitter` times an exponential draw longer. ready: blocks it may run (0: none).
+    """
+
+    kind: str
+    decode_ms: float
+    prefill_ms: float
+    ready: int
+    up_ms: float
+    down_ms: float
+    up_bytes_per_ms: float
+    down_bytes_per_ms: float
+    jitter: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """`think_ms` pass before it (not before the first); the prompt holds what is new in it."""
+
+    prompt_tokens: int
+    answer_tokens: int
+    think_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """What one person will do, whatever the server does."""
+
+    name: str
+    arrival_ms: float
+    client: Client
+    turns: tuple[Turn, ...]
+    seed: int = 0
+
+    @property
+    def max_tokens(self) -> int:
+        """Positions to reserve when it opens."""
+        return sum(turn.prompt_tokens + turn.answer_tokens for turn in self.turns) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """The server at one moment: splits of the sessions that are in a turn, and what their ticks are like.
+
+    Means over the last ticks: `tick_ms`, the prefill in a tick, the decode rows in a tick, their positions.
+    """
+
+    splits: tuple[int, ...] = ()
+    tick_ms: float = 0.0
+    prefill_ms: float = 0.0
+    rows: float = 0.0
+    context: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What a policy may look at. `rtt_ms` is what the server measured of the link; `split` is None at the opening."""
+
+    client: Client
+    rtt_ms: float
+    history: int
+    prompt_tokens: int
+    split: int | None
+    load: Load
+
+
+class Policy(Protocol):
+    """Chooses a split at the opening and again before every further turn."""
+
+    def plan(self, situation: Situation) -> SessionPlan:
+        """The split, and what it is predicted to take."""
+
+
+@dataclass(slots=True)
+class Record:
+    """One turn as its client saw it. Times in ms; `gaps` between tokens; `refused` or unfinished turns have none."""
+
+    conversation: str
+    kind: str
+    turn: int
+    asked_ms: float
+    prompt_tokens: int
+    answer_tokens: int
+    split: int = 0
+    feasible: bool = False
+    predicted_ttft_ms: float = 0.0
+    predicted_tpot_ms: float = 0.0
+    refused: bool = False
+    first_ms: float | None = None
+    last_ms: float | None = None
+    tokens: int = 0
+    positions: int = 0
+    gaps: list[float] = field(default_factory=list)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the whole answer arrived."""
+        return self.tokens == self.answer_tokens
+
+    @property
+    def ttft_ms(self) -> float | None:
+        """Time to first token."""
+        return None if self.first_ms is None else self.first_ms - self.asked_ms
+
+    @property
+    def tpot_ms(self) -> float | None:
+        """Mean time per further token; None below two tokens."""
+        if self.first_ms is None or self.last_ms is None or self.tokens < 2:
+            return None
+        return (self.last_ms - self.first_ms) / (self.tokens - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """All turns in the order they were asked, what the server spent, and the time at which the last one ended."""
+
+    records: list[Record]
+    spent: Spent
+    end_ms: float
+    most_sessions: int
+
+
+class ClientSide:
+    """A client's link as it behaves: chance, and messages that keep their order. Times in ms on any one clock."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        self.conversation, self.client = conversation, conversation.client
+        self._random = random.Random(conversation.seed)
+        self._up_free = self._down_free = 0.0
+        self._up_last = self._down_last = 0.0
+
+    def rtt_ms(self) -> float:
+        """What a server measures: the mean and, as RFC 6298 does, a margin for the spread."""
+        client = self.client
+        spread = 2 * client.jitter * max(client.up_ms, client.down_ms)
+        return (client.up_ms + client.down_ms) * (1 + client.jitter) + spread
+
+    def up(self, now: float, size: int) -> float:
+        """When a message of `size` bytes that is sent now arrives at the server."""
+        self._up_free = max(now, self._up_free) + size / self.client.up_bytes_per_ms
+        self._up_last = max(self._up_last, self._up_free + self._latency(self.client.up_ms))
+        return self._up_last
+
+    def down(self, now: float, size: int) -> float:
+        """When a message that is sent now arrives at the client."""
+        self._down_free = max(now, self._down_free) + size / self.client.down_bytes_per_ms
+        self._down_last = max(self._down_last, self._down_free + self._latency(self.client.down_ms))
+        return self._down_last
+
+    def _latency(self, mean: float) -> float:
+        jitter = self.client.jitter
+        return mean * (1 + jitter * self._random.expovariate(1)) if jitter else mean
+
+
+class _Session(ClientSide):
+    """One conversation on its way: the client's side, and what the server keeps of it."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        super().__init__(conversation)
+        self.split: int | None = None
+        self.turn = 0
+        self.length = 0  # positions that both sides hold keys and values of
+        self.in_turn = False
+        self.record: Record | None = None
+
+
+class Simulation:
+    """One run; see `simulate`."""
+
+    def __init__(
+        self,
+        server: ServerModel,
+        policy: Policy,
+        *,
+        sla: Sla,
+        max_sessions: int,
+        kv_bytes: int | None,
+    ) -> None:
+        self.server, self.policy = server, policy
+        self._max_sessions = max_sessions
+        rows = max_sessions + 1  # one spare, as in server/serve.py
+        self._scheduler = Scheduler(rows, server.blocks, sla=sla)
+        self.engine = TimedEngine(server, rows)
+        limit = kv_bytes if kv_bytes is not None else 1 << 62
+        self._budget = KvBudget(limit, server.blocks, server.profile.kv_block_bytes)
+        self._sessions: dict[str, _Session] = {}
+        self._events: list[tuple[float, int, Callable[[float], None]]] = []
+        self._number = itertools.count()
+        self._commands: list[Callable[[float], float]] = []
+        self._busy = False
+        self._most = 0
+        self._tick_ms = self._prefill_ms = self._rows = self._context = 0.0
+        self.records: list[Record] = []
+
+    # -- events -------------------------------------------------------------------------------------------------------
+
+    def run(self, conversations: Sequence[Conversation]) -> Outcome:
+        """Let all conversations happen, to the end of the last one."""
+        for conversation in conversations:
+            self._at(conversation.arrival_ms, lambda now, one=conversation: self._arrive(_Session(one), now))  # type: ignore[misc]
+        now = 0.0
+        while self._events:
+            now, _, happen = heapq.heappop(self._events)
+            happen(now)
+        return Outcome(self.records, self.engine.spent, now, self._most)
+
+    def _at(self, when: float, happen: Callable[[float], None]) -> None:
+        heapq.heappush(self._events, (when, next(self._number), happen))
+
+    # -- clients ------------------------------------------------------------------------------------------------------
+
+    def _arrive(self, session: _Session, now: float) -> None:
+        """A conversation opens and asks its first question; a refused one goes away."""
+        plan = self._plan(session)
+        conversation = session.conversation
+        try:
+            if len(self._sessions) >= self._max_sessions:
+                raise CapacityError("full")
+            self._budget.reserve(conversation.name, plan.split, conversation.max_tokens)
+        except CapacityError:
+            for number, turn in enumerate(conversation.turns):
+                self.records.append(
+                    Record(
+                        conversation.name, session.client.kind, number, now, turn.prompt_tokens, turn.answer_tokens,
+                        refused=True,
+                    )
+                )  # fmt: skip
+            return
+        self._sessions[conversation.name] = session
+        self._most = max(self._most, len(self._sessions))
+        session.split = plan.split
+        self._command(now, lambda _: self.engine.move(self._scheduler.open(conversation.name, plan.split)))
+        self._ask(session, plan, now, now, extra=0)
+
+    def _next_turn(self, session: _Session, now: float) -> None:
+        """A further turn: plan again, change the split if the plan says so, ask."""
+        asked, plan = now, self._plan(session)
+        name, old = session.conversation.name, session.split
+        extra = 0
+        if plan.split != old and self._budget.can_reserve(name, plan.split, session.conversation.max_tokens):
+            self._budget.reserve(name, plan.split, session.conversation.max_tokens)
+            if old is not None and plan.split < old:
+                extra, session.length = session.length, 0  # the server holds nothing of the blocks it gets
+            else:
+                # The client runs its blocks over the whole history to have keys and values of the new ones.
+                now += plan.split * session.client.prefill_ms * session.length / PREFILL_CHUNK
+            session.split = plan.split
+            self._command(asked, lambda _: self._resplit(name, plan.split))
+        # The last token of the former answer was sent but not run; it comes with the prompt.
+        self._ask(session, plan, asked, now, extra=extra + 1)
+
+    def _ask(self, session: _Session, plan: SessionPlan, asked: float, now: float, *, extra: int) -> None:
+        """Begin a turn that was asked for at `asked`, and send its prompt with `extra` positions of history before."""
+        conversation, client, number = session.conversation, session.client, session.turn
+        turn = conversation.turns[number]
+        split = session.split
+        assert split is not None  # noqa: S101  # set when the session opened
+        record = Record(
+            conversation.name, client.kind, number, asked, turn.prompt_tokens, turn.answer_tokens, split=split,
+            feasible=plan.feasible and split == plan.split, predicted_ttft_ms=plan.predicted_ttft_ms,
+            predicted_tpot_ms=plan.predicted_tpot_ms,
+        )  # fmt: skip
+        self.records.append(record)
+        session.record, session.in_turn = record, True
+        prompt, start = turn.prompt_tokens + extra, session.length
+        end = start + prompt
+        record.positions = prompt
+        begin_at = session.up(now, HEADER_BYTES)
+
+        def begin(at: float) -> None:
+            self._command(at, lambda when: self._begin(session, number, start, end, when))
+
+        self._at(begin_at, begin)
+        computed = now
+        for position in range(start, end, PREFILL_CHUNK):
+            rows = min(PREFILL_CHUNK, end - position)
+            if split == 0:
+                self._send(session, now, number, position, rows, ID_BYTES * rows)
+                continue
+            computed += split * client.prefill_ms * rows / PREFILL_CHUNK
+            if split < self.server.blocks:
+                self._send(session, computed, number, position, rows, self._row_bytes * rows)
+            elif position + rows == end:
+                self._send(session, computed, number, end - 1, 1, self._row_bytes)
+
+    @property
+    def _row_bytes(self) -> int:
+        return VALUE_BYTES * self.server.hidden_size
+
+    def _send(self, session: _Session, now: float, turn: int, position: int, rows: int, size: int) -> None:
+        arrives = session.up(now, HEADER_BYTES + size)
+        name = session.conversation.name
+        values = (_ONE_HIDDEN if session.split else _ONE_ID).repeat(rows, axis=0)
+
+        def feed(_: float) -> float:
+            self._scheduler.feed(name, turn, position, values)
+            return 0.0
+
+        self._at(arrives, lambda at: self._command(at, feed))
+
+    def _token(self, session: _Session, turn: int, position: int, now: float) -> None:
+        """A token reaches the client."""
+        record = session.record
+        assert record is not None  # noqa: S101  # tokens come in turns only
+        if record.last_ms is None:
+            record.first_ms = now
+        else:
+            record.gaps.append(now - record.last_ms)
+        record.last_ms = now
+        record.tokens += 1
+        split = session.split or 0
+        if record.tokens == record.answer_tokens:
+            self._end_turn(session, now)
+        elif split:
+            computed = now + split * session.client.decode_ms
+            self._send(session, computed, turn, position, 1, self._row_bytes)
+
+    def _end_turn(self, session: _Session, now: float) -> None:
+        record = session.record
+        assert record is not None  # noqa: S101  # a turn ends once
+        session.in_turn = False
+        record.positions += record.tokens - 1
+        session.length += record.positions
+        session.turn += 1
+        conversation = session.conversation
+        if session.turn < len(conversation.turns):
+            self._at(now + conversation.turns[session.turn].think_ms, lambda at: self._next_turn(session, at))
+            return
+        name = conversation.name
+        del self._sessions[name]
+        self._budget.release(name)
+
+        def close(_: float) -> float:
+            spent = self.engine.clear(self._scheduler.row(name))
+            spent += self.engine.move(self._scheduler.close(name))
+            return spent + self.engine.clear(self._scheduler.occupied)
+
+        self._command(session.up(now, HEADER_BYTES), close)
+
+    def _plan(self, session: _Session) -> SessionPlan:
+        load = Load(
+            tuple(sorted(one.split or 0 for one in self._sessions.values() if one.in_turn)),
+            self._tick_ms, self._prefill_ms, self._rows, self._context,
+        )  # fmt: skip
+        turn = session.conversation.turns[session.turn]
+        return self.policy.plan(
+            Situation(session.client, session.rtt_ms(), session.length, turn.prompt_tokens, session.split, load)
+        )
+
+    # -- server -------------------------------------------------------------------------------------------------------
+
+    def _begin(self, session: _Session, turn: int, start: int, end: int, now: float) -> float:
+        tokens = session.conversation.turns[turn].answer_tokens
+        answer = Generation(SamplingParams(), max_tokens=tokens, end_tokens=())
+        self._scheduler.begin(
+            session.conversation.name, turn, start=start, prompt_end=end, generation=answer, now_ms=now
+        )
+        return 0.0
+
+    def _resplit(self, name: str, split: int) -> float:
+        return self.engine.move(self._scheduler.resplit(name, split)) + self.engine.clear(self._scheduler.occupied)
+
+    def _command(self, now: float, command: Callable[[float], float]) -> None:
+        """Ask the engine's thread for something; it takes what is asked between two ticks. A command answers its ms."""
+        self._commands.append(command)
+        if not self._busy:
+            self._busy = True
+            self._at(now, self._tick)
+
+    def _tick(self, now: float) -> None:
+        """Take commands, schedule, run; `_complete` follows when the engine is done."""
+        asked, self._commands = self._commands, []
+        begun = now
+        for command in asked:
+            now += command(now)
+        batch, names = self._scheduler.schedule(now)
+        if not names:
+            if now > begun or self._commands:
+                self._at(now, self._tick)
+            else:
+                self._busy = False
+            return
+        before = self.engine.spent.prefill_ms
+        took, logits = self.engine.run(batch)
+        self._watch(batch, took, self.engine.spent.prefill_ms - before)
+        self._at(now + took, lambda at: self._complete(batch, names, logits, at))
+
+    def _complete(self, batch: Batch, names: list[str], logits: Float32Array, now: float) -> None:
+        for event in self._scheduler.complete(batch, names, logits):
+            self._deliver(event, now)
+        self._tick(now)
+
+    def _deliver(self, event: Event, now: float) -> None:
+        if isinstance(event, TokenDrawn):
+            session = self._sessions[event.session]
+            arrives = session.down(now, HEADER_BYTES + ID_BYTES)
+            self._at(arrives, lambda at: self._token(session, event.turn, event.position, at))
+
+    def _watch(self, batch: Batch, took: float, prefill: float) -> None:
+        """Means over about the last 30 ticks."""
+        keep = 1 - 1 / 30
+        rows = len(batch.decode)
+        self._tick_ms = keep * self._tick_ms + (1 - keep) * took
+        self._prefill_ms = keep * self._prefill_ms + (1 - keep) * prefill
+        self._rows = keep * self._rows + (1 - keep) * rows
+        if rows:
+            mean = sum(work.position for work in batch.decode) / rows
+            self._context = keep * self._context + (1 - keep) * mean
+
+
+def simulate(
+    server: ServerModel,
+    conversations: Sequence[Conversation],
+    policy: Policy,
+    *,
+    sla: Sla | None = None,
+    max_sessions: int,
+    kv_bytes: int | None = None,
+) -> Outcome:
+    """What happens to all conversations on one server.
+
+    Args:
+        server: what its work costs.
+        conversations: who comes, when, with what machine and questions; the same for every policy.
+        policy: chooses the splits.
+        sla: what the scheduler's deadlines are counted from.
+        max_sessions: sessions at once; further ones are refused.
+        kv_bytes: memory for keys and values; None: no limit.
+    """
+    return Simulation(server, policy, sla=sla or Sla(), max_sessions=max_sessions, kv_bytes=kv_bytes).run(conversations)

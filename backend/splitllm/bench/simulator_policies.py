@@ -1,0 +1,156 @@
+"""The ways of choosing splits that are held against each other: the product's planner, and baselines. Pure.
+
+`all-server` runs every block on the server. `greedy-prefix`, `greedy-ratio` and `dp` plan with the costs of a server
+that does nothing else. `dp-load` is `dp` that is told the batch that the session would join.
+
+Every policy's prediction comes from the same table of candidates, so that they differ in what they choose only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Final
+
+from ..errors import UsageError
+from ..planner import marginal
+from ..planner.exact import Tables
+from ..planner.greedy import greedy_prefix, greedy_ratio
+from ..planner.problem import Placement, Side
+from ..planner.session_plan import Held, plan_session
+from ..planner.session_problem import EMBED, Session, split_problem
+from ..types import PREFILL_CHUNK, ClientReport, Link, SessionPlan, Sla
+from .simulator import VALUE_BYTES, Policy, Situation
+from .simulator_engine import ServerModel
+
+#: As server/planning.py expects of an answer.
+EXPECTED_ANSWER: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class _Base:
+    server: ServerModel
+    sla: Sla
+
+    def _best(self, situation: Situation, *, split: int | None = None, loaded: bool = False) -> SessionPlan:
+        """The planner's own choice, or what it says of `split`."""
+        client = situation.client
+        held = None
+        if situation.split is not None and split is None:
+            held = Held(situation.split, situation.history)
+        return plan_session(
+            self.server.spec,
+            _report(situation),
+            self.server.profile,
+            Link(situation.rtt_ms / 2, situation.rtt_ms / 2, client.up_bytes_per_ms, client.down_bytes_per_ms),
+            self.sla,
+            prompt_tokens=situation.prompt_tokens,
+            expected_tokens=EXPECTED_ANSWER,
+            wire_bytes=VALUE_BYTES,
+            block_bytes=None,
+            requested=split,
+            load=self._load(situation) if loaded else None,
+            held=held,
+        )
+
+    def _load(self, situation: Situation) -> marginal.Load:
+        load = situation.load
+        return marginal.Load.of(load.splits, self.server.blocks, context=load.context, prefill_ms=load.prefill_ms)
+
+
+def _report(situation: Situation) -> ClientReport:
+    client = situation.client
+    if not client.ready:
+        return ClientReport()
+    return ClientReport(
+        backend="webgpu",
+        blocks_ready=client.ready,
+        decode_ms=client.decode_ms,
+        prefill_ms=client.prefill_ms,
+        prefill_rows=PREFILL_CHUNK,
+    )
+
+
+class AllServer(_Base):
+    """Split 0 for everybody."""
+
+    def plan(self, situation: Situation) -> SessionPlan:
+        """See Policy."""
+        return self._best(situation, split=0)
+
+
+class Exact(_Base):
+    """The product's planner, for a server without load."""
+
+    def plan(self, situation: Situation) -> SessionPlan:
+        """See Policy."""
+        return self._best(situation)
+
+
+class ExactUnderLoad(_Base):
+    """The product's planner, told the present batch."""
+
+    def plan(self, situation: Situation) -> SessionPlan:
+        """See Policy."""
+        return self._best(situation, loaded=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Greedy(_Base):
+    """One of the planner's greedy rules on the session's problem; split 0 where its start breaks a limit."""
+
+    rule: Callable[[Tables], Placement]
+
+    def plan(self, situation: Situation) -> SessionPlan:
+        """See Policy."""
+        alone = self._best(situation, split=0)
+        if not situation.client.ready:
+            return alone
+        client, spec, rows = situation.client, self.server.spec, situation.prompt_tokens
+        session = Session.of(spec, _report(situation), self.sla, rows, None)
+        costs = marginal.SessionCosts.of(
+            self.server.profile,
+            marginal.Load.idle(spec.blocks),
+            prompt_tokens=rows,
+            answer_tokens=EXPECTED_ANSWER,
+            history=situation.history,
+        )
+        link = Link(situation.rtt_ms / 2, situation.rtt_ms / 2, client.up_bytes_per_ms, client.down_bytes_per_ms)
+        problem = split_problem(spec, session, costs, link, rows=rows, tokens=EXPECTED_ANSWER, wire_bytes=VALUE_BYTES)
+        placement = self.rule(Tables.of(problem))
+        split = sum(side is Side.CLIENT for side in placement) - EMBED
+        chosen = self._best(situation, split=split) if split > 0 else alone
+        return chosen if chosen.feasible else alone
+
+
+def fixed(splits: Mapping[str, int], server: ServerModel, sla: Sla) -> Policy:
+    """A policy that gives each kind of client its split; for tests and for what-if."""
+
+    class Fixed(_Base):
+        def plan(self, situation: Situation) -> SessionPlan:
+            return self._best(replace(situation), split=splits[situation.client.kind])
+
+    return Fixed(server, sla)
+
+
+POLICIES: Final[Mapping[str, Callable[[ServerModel, Sla], Policy]]] = MappingProxyType(
+    {
+        "all-server": AllServer,
+        "greedy-prefix": lambda server, sla: Greedy(server, sla, greedy_prefix),
+        "greedy-ratio": lambda server, sla: Greedy(server, sla, greedy_ratio),
+        "dp": Exact,
+        "dp-load": ExactUnderLoad,
+    }
+)
+
+
+def policy(name: str, server: ServerModel, sla: Sla) -> Policy:
+    """The policy of that name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name not in POLICIES:
+        raise UsageError(f"there is no policy {name[:40]!r}: choose one of {', '.join(POLICIES)}")
+    return POLICIES[name](server, sla)

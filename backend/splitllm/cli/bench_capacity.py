@@ -1,0 +1,240 @@
+"""`splitllm bench capacity`: how many people one server serves in time, simulated."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from ..bench import capacity
+from ..bench.population import KINDS, WEB_WIDE
+from ..bench.simulator_engine import ServerModel
+from ..bench.simulator_policies import POLICIES
+from ..errors import UsageError
+from ..types import Sla
+from .plan import read_json
+from .tables import columns
+
+#: A profile measured with `--bundle` and committed; it stands beside the results in a checkout.
+_COMMITTED = Path(__file__).parents[3] / "bench/results/capacity-profile.json"
+_MOST_MEASURED_ROWS = 64
+_MOST_POSITIONS = 1200
+
+_DESCRIPTION = """\
+Simulate a population of clients (no WebGPU, phone, laptop, desktop) on one server, with the scheduler and the planner
+that serve for real and with measured costs, and count the requests a second that keep both promises, for each policy.
+The costs come from a profile: measure your own server's with --bundle.
+"""
+
+_EPILOG = """\
+policies: all-server (no splitting), greedy-prefix, greedy-ratio, dp (the planner, for a server without load), dp-load
+(the planner, told the present load). docs/planning.md explains the population and the figures.
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add `capacity` to `splitllm bench`."""
+    parser = commands.add_parser(
+        "capacity", help="requests a second that one server answers in time, by policy", description=_DESCRIPTION,
+        epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--profile", metavar="FILE", help="costs of a server (default: the committed profile)")
+    parser.add_argument("--bundle", metavar="DIR", help="measure the costs now, with this bundle, on one core")
+    parser.add_argument("--save-profile", metavar="FILE", help="with --bundle: write the costs there, and simulate not")
+    parser.add_argument("--rates", type=_numbers, default=(1, 2, 3, 4, 5, 6), metavar="R,…", help="requests a second")
+    parser.add_argument("--policies", default=",".join(POLICIES), metavar="P,…", help="which to compare (default: all)")
+    parser.add_argument("--seeds", type=_numbers, default=(1,), metavar="S,…", help="one run for each (default: 1)")
+    parser.add_argument("--seconds", type=float, default=300.0, metavar="X", help="simulated time (default: 300)")
+    parser.add_argument("--warmup-s", type=float, default=60.0, metavar="X", help="of it not counted (default: 60)")
+    parser.add_argument(
+        "--speed", type=float, default=4.0, metavar="X", help="server's speed in units of the profile's (default: 4)"
+    )
+    parser.add_argument(
+        "--headroom", type=float, default=0.7, metavar="X", help="share of the promise to plan for (default: 0.7)"
+    )
+    parser.add_argument("--sla-ttft-ms", type=float, default=Sla().ttft_ms, metavar="X", help="default: %(default)s")
+    parser.add_argument("--sla-tpot-ms", type=float, default=Sla().tpot_ms, metavar="X", help="default: %(default)s")
+    parser.add_argument("--max-sessions", type=int, default=256, metavar="N", help="default: %(default)s")
+    parser.add_argument("--devices", choices=("chat", "web"), default="chat", help="whose machines (default: chat)")
+    parser.add_argument(
+        "--variants", action="store_true", help="also change one thing at a time, with all-server and dp"
+    )
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, for machines")
+    parser.add_argument("--figures", metavar="DIR", help="also draw the figures there, as SVG")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure or read the costs, simulate, print and draw; 0.
+
+    Raises:
+        UsageError: flags contradict each other, or a file cannot be read or written.
+    """
+    server = _server(args)
+    if args.save_profile is not None:
+        _save(server, Path(args.save_profile))
+        return 0
+    scenario = capacity.Scenario(
+        server, sla=_sla(args), speed=args.speed, headroom=args.headroom, seconds=args.seconds, warmup_s=args.warmup_s,
+        max_sessions=_positive(args.max_sessions, "--max-sessions"),
+        kinds=KINDS if args.devices == "chat" else WEB_WIDE,
+    )  # fmt: skip
+    seeds = [int(seed) for seed in args.seeds]
+    result: dict[str, Any] = {"setup": capacity.setup(scenario) | {"seeds": seeds, "rates": list(args.rates)}}
+    result |= capacity.sweep(
+        scenario, rates=args.rates, policies=args.policies.split(","), seeds=seeds, workers=args.workers,
+        progress=_progress("runs"),
+    )  # fmt: skip
+    if args.variants:
+        result["variants"] = capacity.variants(
+            scenario, rates=args.rates, seeds=seeds[:1], workers=args.workers, progress=_progress("variants")
+        )
+    print(json.dumps(result, indent=1) if args.json else report(result))
+    if args.figures is not None:
+        for path in _draw(result, Path(args.figures)):
+            print(f"wrote {path}", file=sys.stderr)
+    return 0
+
+
+def _server(args: argparse.Namespace) -> ServerModel:
+    if args.bundle is not None:
+        if args.profile is not None:
+            raise UsageError("give --profile or --bundle, not both")
+        return measure(Path(args.bundle))
+    if args.save_profile is not None:
+        raise UsageError("--save-profile writes what --bundle DIR measures: add --bundle")
+    if args.profile is None and not _COMMITTED.is_file():
+        raise UsageError("this installation has no measured profile: give --profile FILE, or measure with --bundle DIR")
+    return ServerModel.from_json(read_json(args.profile or str(_COMMITTED)))
+
+
+def measure(bundle_folder: Path) -> ServerModel:
+    """The costs of serving a bundle on one core of this machine, by the processor's own time.
+
+    Raises:
+        SplitLLMError: the runtime is missing, or the bundle cannot be loaded.
+    """
+    from ..bench.capacity_profile import measure_server
+    from ..bundle import Bundle
+
+    try:
+        from ..engines.onnx import OnnxEngine
+    except ImportError as error:
+        raise UsageError("measuring needs ONNX Runtime: install splitllm[cpu]") from error
+    bundle = Bundle.open(bundle_folder)
+    capacity_tokens = min(bundle.spec.max_context, _MOST_POSITIONS)
+    engine = OnnxEngine(bundle, rows=_MOST_MEASURED_ROWS + 1, capacity=capacity_tokens, threads=1)
+    try:
+        return measure_server(
+            engine,
+            made_by=f"{bundle.spec.name}, float32, one core of {_processor()}, least of several rounds, processor time",
+            clock=time.process_time,
+            progress=_progress("rounds"),
+        )
+    finally:
+        engine.close()
+
+
+def _processor() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text("utf-8")
+    except OSError:
+        return platform.machine()
+    names = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _save(server: ServerModel, path: Path) -> None:
+    try:
+        path.write_text(json.dumps(server.as_json(), indent=1) + "\n", "utf-8")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written ({error.strerror}): give --save-profile a file") from error
+    print(f"wrote {path}", file=sys.stderr)
+
+
+def _sla(args: argparse.Namespace) -> Sla:
+    if not (0 < args.sla_ttft_ms < 1e9 and 0 < args.sla_tpot_ms < 1e9):
+        raise UsageError("--sla-ttft-ms and --sla-tpot-ms are milliseconds above 0")
+    return Sla(args.sla_ttft_ms, args.sla_tpot_ms)
+
+
+def _positive(value: int, flag: str) -> int:
+    if value < 1:
+        raise UsageError(f"{flag} is {value}: write 1 or more")
+    return value
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    values = tuple(float(piece) for piece in text.split(","))
+    if not all(0 <= value < 1e6 for value in values):
+        raise ValueError(text)  # argparse names the flag
+    return values
+
+
+def _progress(what: str) -> Any:
+    if not sys.stderr.isatty():
+        return None
+
+    def show(done: int, of: int) -> None:
+        print(f"\r{what}: {done} of {of}", end="\n" if done == of else "", file=sys.stderr, flush=True)
+
+    return show
+
+
+def _draw(result: dict[str, Any], folder: Path) -> list[Path]:
+    from ..bench import capacity_figures
+
+    try:
+        return capacity_figures.draw(result, folder)
+    except ImportError as error:
+        raise UsageError("figures need matplotlib: install splitllm[bench]") from error
+    except OSError as error:
+        raise UsageError(f"the figures cannot be written ({error.strerror}): give --figures a folder") from error
+
+
+def report(result: dict[str, Any]) -> str:
+    """The result as tables for a person."""
+    sla = result["setup"]["sla"]
+    rates = next(iter(result["policies"].values()))["by_rate"]["rate"]
+    goodput: list[tuple[str, ...]] = [("good requests a second at", *(f"{rate:g}/s" for rate in rates))]
+    saved: list[tuple[str, ...]] = [("server seconds saved at", *(f"{rate:g}/s" for rate in rates))]
+    peaks: list[tuple[str, ...]] = [
+        ("policy", "peak", "x all-server", "at 90 % in time", "x all-server", "block-steps saved", "planned violations")
+    ]
+    for name, row in result["policies"].items():
+        goodput.append((name, *(_figure(value) for value in row["by_rate"]["goodput"])))
+        saved.append((name, *(_percent(value) for value in row["by_rate"]["server_seconds_saved"])))
+        peaks.append(
+            (
+                name, _figure(row["peak_goodput"]), _figure(row["peak_goodput_over_all_server"]),
+                _figure(row["goodput_at_90"]), _figure(row["goodput_at_90_over_all_server"]),
+                _percent(row["block_steps_saved"]), str(row["planned_violations"]),
+            )
+        )  # fmt: skip
+    tables = [columns(goodput), columns(saved), columns(peaks)]
+    if "variants" in result:
+        rows: list[tuple[str, ...]] = [("variant", "all-server", "dp", "peak ratio", "ratio at 90 % in time")]
+        for variant in result["variants"]:
+            alone, split = variant["policies"]["all-server"], variant["policies"]["dp"]
+            rows.append(
+                (
+                    variant["variant"], _figure(alone["peak_goodput"]), _figure(split["peak_goodput"]),
+                    _figure(split["peak_goodput_over_all_server"]), _figure(split["goodput_at_90_over_all_server"]),
+                )
+            )  # fmt: skip
+        tables.append(columns(rows))
+    head = f"Promised: first token in {sla['ttft_ms']:g} ms, each further one in {sla['tpot_ms']:g} ms."
+    return "\n\n".join([head, *tables])
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.0f} %"
