@@ -299,9 +299,10 @@ async def test_other_paths_are_refused_in_the_same_shape(
 
 
 async def test_a_full_server_says_when_to_come_again(bundle: Bundle) -> None:
-    with running_server(bundle.folder, "--max-sessions", "1") as server:
+    body = {"model": MODEL, "messages": user("Hi"), "max_tokens": 1}
+    with running_server(bundle.folder, "--max-sessions", "1", "--queue-s", "0") as server:
         async with peer(server, HELLO, OPEN):
-            status, headers, answer = await post(server.url, {"model": MODEL, "messages": user("Hi")})
+            status, headers, answer = await post(server.url, body)
             assert (status, answer["error"]["code"]) == (429, "server_full")
             assert int(headers["Retry-After"]) > 0
             async with client_of(server) as client:
@@ -309,12 +310,38 @@ async def test_a_full_server_says_when_to_come_again(bundle: Bundle) -> None:
                     await client.chat.completions.create(model=MODEL, messages=user("Hi"))
         samples = await until(server, "sessions_ended_total", 1, api="websocket")
         assert samples["splitllm_refusals_total", frozenset({("api", "openai"), ("code", "server_full")})] == 2
-        status, _, _ = await post(server.url, {"model": MODEL, "messages": user("Hi"), "max_tokens": 1})
-        assert status == 200
-    async with in_process(bundle, kv_memory_bytes=1024) as url:
-        status, headers, answer = await post(url, {"model": MODEL, "messages": user("Hi")})
-        assert (status, answer["error"]["code"]) == (429, "kv_exhausted")
-        assert int(headers["Retry-After"]) > 0
+        assert (await post(server.url, body))[0] == 200
+
+
+async def test_memory_bounds_a_request_and_all_of_them(endless: Bundle) -> None:
+    tokens = 40
+    memory = tokens * endless.spec.blocks * endless.spec.kv_bytes_per_token()
+    async with in_process(endless, kv_memory_bytes=memory, queue_s=0.0, send_timeout_s=5.0) as url:
+        body = {"model": MODEL, "messages": user("Hi")}
+        status, _, answer = await post(url, {**body, "max_tokens": tokens})
+        assert (status, answer["error"]["code"]) == (400, "context_length_exceeded")
+        assert f"at most {tokens} tokens" in answer["error"]["message"]
+        answers = await asyncio.gather(post(url, body), post(url, body))
+        (first, _, whole), (second, _, refused) = sorted(answers, key=lambda answer: answer[0])
+        assert (first, whole["usage"]["total_tokens"]) == (200, tokens), "an answer may take what there is"
+        assert (second, refused["error"]["code"]) == (429, "kv_exhausted")
+
+
+async def test_requests_wait_their_turn_for_a_session(one_seat: ServerProcess) -> None:
+    body = {"model": MODEL, "messages": user("Hello!"), "max_tokens": 3}
+    async with peer(one_seat, HELLO, OPEN):
+        waiting = [asyncio.create_task(post(one_seat.url, body)) for _ in range(3)]
+        await until(one_seat, "sessions", 3, api="openai", state="queued")
+        gone = await asyncio.open_connection("127.0.0.1", urlsplit(one_seat.url).port)
+        gone[1].write(raw_post(body))
+        await until(one_seat, "sessions", 4, api="openai", state="queued")
+        gone[1].transport.abort()
+        await until(one_seat, "sessions", 3, api="openai", state="queued")
+    assert [status for status, _, _ in await asyncio.gather(*waiting)] == [200] * 3
+    samples = await until(one_seat, "sessions_ended_total", 3, api="openai")
+    assert samples["splitllm_turns_total", frozenset({("api", "openai"), ("finish_reason", "length")})] == 3
+    assert not any(count for (name, _), count in samples.items() if name == "splitllm_refusals_total")
+    assert samples["splitllm_queue_seconds_count", frozenset({("api", "openai")})] == 3
 
 
 # -- clients that leave, or stay and do nothing -----------------------------------------------------------------------

@@ -18,6 +18,16 @@ from ..types import Sla
 
 #: Back to the line's begin, and clear it.
 _CLEAR_LINE = "\r\x1b[2K"
+_EPILOG = """\
+While it runs:
+  /                       the chat page
+  /v1/chat/completions    for OpenAI's clients, with base URL http://H:P/v1
+  /metrics                for Prometheus
+  /ready, /health         for load balancers and supervisors
+  Ctrl-C or SIGTERM       stop when answers in work have finished; twice: at once
+
+Example: splitllm serve ./bundle --port 8000 --sla-tpot-ms 100
+"""
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
@@ -26,8 +36,9 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "serve",
         help="serve a bundle: page, weights and sessions",
-        description="Serve a bundle: the chat page, the weights that browsers fetch, and the sessions.",
-        epilog="Example: splitllm serve ./bundle --port 8000 --sla-tpot-ms 100",
+        description="Serve a bundle: the chat page, the weights that browsers fetch, sessions, and OpenAI's clients.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("bundle", type=Path, metavar="DIR", help="bundle folder, as made by `splitllm export`")
     add_server_options(parser)
@@ -36,72 +47,84 @@ def add_parser(commands: Any) -> None:
 
 def add_server_options(parser: argparse.ArgumentParser) -> None:
     """Options that `serve` and `demo` share."""
-    parser.add_argument("--host", default="127.0.0.1", metavar="H", help="address to listen on (default: %(default)s)")
-    parser.add_argument(
+    address = parser.add_argument_group("Address")
+    address.add_argument("--host", default="127.0.0.1", metavar="H", help="address to listen on (default: %(default)s)")
+    address.add_argument(
         "--port", default=8000, type=port, metavar="P", help="port, 0 for a free one (default: %(default)s)"
     )
-    parser.add_argument(
-        "--device", choices=("auto", "cpu"), default="auto", help="where the server computes (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--sla-ttft-ms",
-        type=positive,
-        default=Sla().ttft_ms,
-        metavar="X",
-        help="promised time to the first token (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--sla-tpot-ms",
-        type=positive,
-        default=Sla().tpot_ms,
-        metavar="X",
-        help="promised time per further token (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--max-sessions", type=count, default=32, metavar="N", help="sessions at once (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--kv-memory",
-        type=size,
-        metavar="BYTES",
-        help="memory for keys and values of all sessions, such as 4g (default: enough for --max-sessions)",
-    )
-    parser.add_argument(
-        "--idle-timeout-s",
-        type=positive,
-        default=600.0,
-        metavar="X",
-        help="end sessions that are silent for so long (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--drain-s",
-        type=positive,
-        default=30.0,
-        metavar="X",
-        help="when told to stop, let answers in work finish for so long (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--session-log",
-        metavar="FILE",
-        help="append a line of JSON for each session that ends; - is stderr (default: stderr, unless a terminal)",
-    )
-    parser.add_argument("--threads", type=count, metavar="N", help="threads to compute with (default: all cores)")
-    parser.add_argument(
-        "--no-profile-cache",
-        action="store_true",
-        help="measure the engine anew at this start; otherwise its times are kept, by bundle and machine",
-    )
-    parser.add_argument(
+    address.add_argument(
         "--allowed-origin",
         action="append",
         default=[],
         metavar="O",
         help="another origin whose pages may connect, such as https://chat.example.org; may be given more than once",
     )
-    parser.add_argument(
+    address.add_argument(
         "--without-api-key",
         action="store_true",
         help="listen beyond this machine although anybody can then use the server",
+    )
+    promise = parser.add_argument_group("Latency promised")
+    promise.add_argument(
+        "--sla-ttft-ms",
+        type=positive,
+        default=Sla().ttft_ms,
+        metavar="X",
+        help="promised time to the first token (default: %(default)s)",
+    )
+    promise.add_argument(
+        "--sla-tpot-ms",
+        type=positive,
+        default=Sla().tpot_ms,
+        metavar="X",
+        help="promised time per further token (default: %(default)s)",
+    )
+    limits = parser.add_argument_group("Limits")
+    limits.add_argument(
+        "--max-sessions", type=count, default=32, metavar="N", help="sessions at once (default: %(default)s)"
+    )
+    limits.add_argument(
+        "--kv-memory",
+        type=size,
+        metavar="BYTES",
+        help="memory for keys and values of all sessions, such as 4g (default: enough for --max-sessions)",
+    )
+    limits.add_argument(
+        "--idle-timeout-s",
+        type=positive,
+        default=600.0,
+        metavar="X",
+        help="end sessions that are silent for so long (default: %(default)s)",
+    )
+    limits.add_argument(
+        "--queue-s",
+        type=seconds,
+        default=10.0,
+        metavar="X",
+        help="API requests wait so long for a free session before they are refused (default: %(default)s)",
+    )
+    limits.add_argument(
+        "--drain-s",
+        type=positive,
+        default=30.0,
+        metavar="X",
+        help="when told to stop, let answers in work finish for so long (default: %(default)s)",
+    )
+    machine = parser.add_argument_group("Machine")
+    machine.add_argument(
+        "--device", choices=("auto", "cpu"), default="auto", help="where the server computes (default: %(default)s)"
+    )
+    machine.add_argument("--threads", type=count, metavar="N", help="threads to compute with (default: all cores)")
+    machine.add_argument(
+        "--no-profile-cache",
+        action="store_true",
+        help="measure the engine anew at this start; otherwise its times are kept, by bundle and machine",
+    )
+    watching = parser.add_argument_group("Watching")
+    watching.add_argument(
+        "--session-log",
+        metavar="FILE",
+        help="append a line of JSON for each session that ends; - is stderr (default: stderr, unless a terminal)",
     )
 
 
@@ -135,6 +158,7 @@ def serve_bundle(args: argparse.Namespace, bundle: Path, *, open_browser: bool =
         idle_timeout_s=args.idle_timeout_s,
         threads=args.threads,
         profile_cache=None if args.no_profile_cache else cache_folder(os.environ),
+        queue_s=args.queue_s,
         drain_s=args.drain_s,
     )
     write_session_log(args.session_log)
@@ -215,6 +239,11 @@ def positive(text: str) -> float:
     if 0 < value < float("inf"):
         return value
     raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+
+
+def seconds(text: str) -> float:
+    """A number from 0."""
+    return 0.0 if text.strip() in ("0", "0.0") else positive(text)
 
 
 def count(text: str) -> int:

@@ -144,7 +144,7 @@ class Server:
             ("websocket", state.value.replace(" ", "_")): states[state]
             for state in (State.NEW, State.GREETED, State.IDLE, State.IN_TURN)
         }
-        return {**named, ("openai", "in_turn"): self.api.in_turn}
+        return {**named, ("openai", "queued"): len(self.api.queue), ("openai", "in_turn"): self.api.in_turn}
 
     def snapshot(self) -> Snapshot:
         """What the summary line is made of."""

@@ -13,6 +13,7 @@ class ServerConfig:
     """Settings of one server.
 
     kv_memory_bytes: keys and values of all sessions together; None takes what max_sessions full sessions need.
+    queue_s: a request over HTTP waits so long for a free session before it is refused; 0 refuses at once.
     drain_s: turns in work get so long to finish when the server is told to stop.
     idle_timeout_s: a session that sends nothing for so long is closed.
     up_bytes_per_ms, down_bytes_per_ms: bandwidth assumed of a client's link until it is measured.
@@ -29,6 +30,7 @@ class ServerConfig:
     allowed_origins: tuple[str, ...] = ()
     idle_timeout_s: float = 600.0
     threads: int | None = None
+    queue_s: float = 10.0
     drain_s: float = 30.0
     up_bytes_per_ms: float = 1250.0
     down_bytes_per_ms: float = 6250.0

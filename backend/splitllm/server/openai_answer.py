@@ -98,6 +98,7 @@ class Completion:
         self.account = telemetry.account(self._session, "openai")
         #: At most one event per token of the answer, and its end.
         self._events: asyncio.Queue[Event | ApiError] = asyncio.Queue()
+        self._started_s = arrived_s
         self._first_s: float | None = None
         self._last_s: float | None = None
         self._open = False
@@ -108,6 +109,7 @@ class Completion:
         Raises:
             CapacityError: there is none.
         """
+        self._started_s = time.monotonic()
         request, spec = self.request, self._runner.engine.spec
         self._admission.admit(self._session, 0, self.prompt_tokens + self._max_tokens)
         self._open = True
@@ -184,7 +186,7 @@ class Completion:
         return TurnStats(
             ttft_ms=None if first is None else 1000 * (first - self._arrived_s),
             tpot_ms=None if first is None or last is None or tokens < 2 else 1000 * (last - first) / (tokens - 1),
-            queue_ms=ended.queue_ms,
+            queue_ms=1000 * (self._started_s - self._arrived_s) + ended.queue_ms,
             server_blocks_run=ended.length * self._runner.engine.spec.blocks,
             server_blocks_saved=0,
             rtt_ms=0.0,

@@ -6,6 +6,7 @@ import asyncio
 import json
 import secrets
 import time
+from collections import deque
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -23,11 +24,13 @@ from .telemetry import Telemetry
 
 #: Seconds after which a client may try again when the server is full or stops.
 _RETRY_AFTER_S: Final = 5
-#: Requests beyond max_sessions whose bodies may be read and checked, to be told that the server is full.
+#: Requests beyond max_sessions that may be read and wait for a session; more are told at once that the server is full.
 _WAITING_ROOM: Final = 64
 #: Bytes that a body may have: some for settings, and for each token of the context more than nearly any text takes.
 _BODY_BYTES: Final = 1 << 16
 _BODY_BYTES_PER_TOKEN: Final = 32
+#: How often a request that waits for a session looks whether there is one, in seconds.
+_LOOK_EVERY_S: Final = 0.02
 #: Bodies that are understood at once, each by a thread; engine and event loop need the machine too.
 _READERS: Final = 2
 _PATHS: Final = {"/v1/models": "GET", "/v1/chat/completions": "POST", "/v1/session": "GET"}
@@ -52,6 +55,8 @@ class OpenAiApi:
         self._created = int(time.time())
         self.draining = False
         self.max_body_bytes = _BODY_BYTES + _BODY_BYTES_PER_TOKEN * max_context
+        #: Answers that wait for a session, in the order of their turn.
+        self.queue: deque[Completion] = deque()
         self._readers = asyncio.Semaphore(_READERS)
         #: Requests in work, and their answers once these have begun.
         self.requests: dict[asyncio.Task[Any], Completion | None] = {}
@@ -111,7 +116,7 @@ class OpenAiApi:
             self._check_room()
             self.requests[task] = None
             completion = self._completion(*await self._read(request), arrived_s)
-            self._start(completion)
+            await self._start(request, completion)
             self.requests[task] = completion
             write = self._stream if completion.request.stream else self._whole
             return await write(request, completion)
@@ -126,11 +131,14 @@ class OpenAiApi:
 
     # -- before the answer --------------------------------------------------------------------------------------------
 
-    def _check_room(self) -> None:
+    def _check_serving(self) -> None:
         if self.draining:
             raise shutting_down()
         if not self._runner.ready:
             raise engine_stopped()
+
+    def _check_room(self) -> None:
+        self._check_serving()
         if len(self.requests) >= self._config.max_sessions + _WAITING_ROOM:
             raise _busy("Too many requests at once; try again in a moment.", "server_full")
 
@@ -177,12 +185,14 @@ class OpenAiApi:
             )
 
     def _completion(self, chat: ChatRequest, ids: list[int], arrived_s: float) -> Completion:
-        room = self._max_context - len(ids)
+        budget = self._admission.budget
+        limit = min(self._max_context, budget.limit_bytes // budget.cost(0, 1))  # what memory there is may be less
+        room = limit - len(ids)
         if not ids or room < 1 or (chat.max_tokens or 1) > room:
             wanted = f" and {chat.max_tokens} for the answer" if chat.max_tokens is not None else ""
             raise ApiError(
                 400,
-                f"This model's context is {self._max_context} tokens, and the messages take {len(ids)}{wanted}; "
+                f"A conversation here has at most {limit} tokens, and the messages take {len(ids)}{wanted}; "
                 "shorten the messages or ask for a shorter answer.",
                 code="context_length_exceeded",
                 param="messages",
@@ -198,13 +208,34 @@ class OpenAiApi:
             telemetry=self._telemetry,
         )
 
-    def _start(self, completion: Completion) -> None:
-        if self.draining:  # since the request came
-            raise shutting_down()
+    async def _start(self, request: web.Request, completion: Completion) -> None:
+        """Begin, or wait for a session in the order of arrival; nobody overtakes who waits already."""
+        deadline_s = time.monotonic() + self._config.queue_s
+        self.queue.append(completion)
+        try:
+            while True:
+                full = self._try_start(completion)
+                if full is None:
+                    return
+                if time.monotonic() >= deadline_s:
+                    raise full
+                if _is_gone(request):
+                    raise ClientGoneError
+                await asyncio.sleep(_LOOK_EVERY_S)
+        finally:
+            self.queue.remove(completion)
+
+    def _try_start(self, completion: Completion) -> ApiError | None:
+        """Begin if it is this one's turn and there is room; else why not."""
+        self._check_serving()
+        if self.queue[0] is not completion:
+            place = self.queue.index(completion) + 1
+            return _busy(f"All sessions are taken, and you were number {place} in the queue; try again.", "server_full")
         try:
             completion.start()
         except CapacityError as error:
-            raise _busy(error.message, error.code) from None
+            return _busy(error.message, error.code)
+        return None
 
     # -- the answer ---------------------------------------------------------------------------------------------------
 
