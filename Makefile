@@ -2,12 +2,13 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fast demo-model pictures wheel chromium clean
+.PHONY: help setup demo test check fast demo-model bench bench-peers pictures wheel chromium clean
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+MODELS ?= build/bench
 PAGE := backend/splitllm/_page/index.html
 PAGE_SOURCES := $(shell find web_client \( -name node_modules -o -name test \) -prune -o -type f -print) $(wildcard protocol/schemas/*.json)
 
@@ -37,6 +38,14 @@ check: setup ## linters, types, import rules, generated files
 demo-model: $(VENV)/.full ## make tiny-chat from nothing: corpus, training, evaluation, bundle
 	$(BIN)/python -m demo.build
 
+bench: setup ## measure the engine on random weights in SmolLM2-135M's shape; MODELS=folder keeps them
+	$(BIN)/python bench/models.py smollm2-135m --out $(MODELS)
+	$(BIN)/splitllm bench engine --bundle $(MODELS)/smollm2-135m.bundle --json > bench/results/engine.json.new
+	mv bench/results/engine.json.new bench/results/engine.json
+
+bench-peers: setup bench/peers/.venv/.installed ## the same beside transformers, onnxruntime-genai, llama.cpp and Optimum
+	$(BIN)/python bench/peers/run.py --models $(MODELS) --out bench/results/peers.json
+
 pictures: setup chromium ## renew the pictures of the page under docs/images
 	$(BIN)/python -m pytest tests/e2e/test_page.py -k pictures --update-pictures
 
@@ -45,6 +54,12 @@ wheel: setup ## build the wheel into dist/
 
 clean: ## remove what was installed and built
 	rm -rf $(VENV) web_client/node_modules backend/splitllm/_page dist
+
+bench/peers/.venv/.installed: bench/peers/requirements.txt
+	@test -x bench/peers/.venv/bin/pip || $(PYTHON) -m venv bench/peers/.venv
+	@echo "Installing the engines to compare with into bench/peers/.venv (llama.cpp is compiled) …"
+	@bench/peers/.venv/bin/python -m pip --disable-pip-version-check install --quiet -r bench/peers/requirements.txt
+	@touch $@
 
 # What serving needs: no torch, no test tools.
 $(VENV)/.serve: pyproject.toml constraints.txt

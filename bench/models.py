@@ -71,7 +71,7 @@ def make_bundle(shape: str, folder: Path) -> Path:
     if not (bundle / "manifest.json").is_file():
         folder.mkdir(parents=True, exist_ok=True)
         checkpoint = make_model(shape, folder / shape)
-        export_model(checkpoint, bundle, name=shape)
+        export_model(checkpoint, bundle, server_dtype="int4", client_dtypes=("float32", "int4"), name=shape)
     return bundle
 
 

@@ -42,7 +42,8 @@ class OnnxEngine(Engine):
     ) -> None:
         """Load the bundle's blocks and head on a device: `auto`, `cpu` or `cuda`.
 
-        Variants are float32 on the CPU and float16 on CUDA unless given; `memory` is by default the device's.
+        `variant` is float32 on the CPU and float16 on CUDA unless given, and the head's is what the bundle has for it;
+        `memory` is by default the device's.
 
         Raises:
             BundleError: a part cannot be loaded, or the bundle lacks the variant.
@@ -66,7 +67,8 @@ class OnnxEngine(Engine):
         self._memory = self._blocks.memory
         self._lane = self._blocks.lane(rows, sequences=rows)
         self._staging = np.zeros((rows, self.spec.hidden_size), self._blocks.dtype)
-        head = load(bundle.head(head_variant or default), session_options(threads), self.device)
+        head_files = bundle.head(head_variant or _head_variant(bundle, variant or default))
+        head = load(head_files, session_options(threads), self.device)
         self._head = _Head(head, self._memory, self.spec, rows)
         self._embedding = bundle.embedding()
         self.stage_seconds = np.zeros((2, self.spec.blocks + 1))
@@ -179,6 +181,12 @@ class OnnxEngine(Engine):
             self._staging[[work.row for work in ids]] = table
         for work in by_row[len(ids) :]:  # sorted by split, so those of split 0 come first
             self._staging[work.row] = work.values[0]
+
+
+def _head_variant(bundle: Bundle, variant: str) -> str:
+    """The head beside blocks of a variant: of their kind, with int8 for int4 weights; else float32."""
+    wanted = {"int4": "int8", "int4f16": "float16"}.get(variant, variant)
+    return wanted if wanted in bundle.manifest.head else "float32"
 
 
 class _Head:
