@@ -13,6 +13,7 @@ from ..errors import ProblemError, SplitLLMError, UsageError
 from ..planner.policies import POLICIES, Plan, solve
 from ..planner.problem import Problem, problem_from_json
 from ..planner.reasons import figure, milliseconds, size
+from . import plan_bundle
 from .tables import columns
 
 MAX_BYTES: Final = 16 * 1024 * 1024
@@ -50,6 +51,10 @@ an example problem, two blocks between an embedding and a head:
   pinned           stages that must run on one side (may be left out)
   max_crossings    2 is one cut, client first, server after; null: any number (may be left out)
 
+with --bundle it answers what-if for one client, from this machine's measured costs:
+
+  splitllm plan --bundle ./bundle --client-ms-per-block 12 --rtt-ms 40 --sessions 8 --explain
+
 policies:
   dp               exact, the default           all-server, all-client    no choice at all
   brute-force      every placement, <= 20 stages
@@ -68,10 +73,17 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--problem", required=True, metavar="FILE", help="the problem as JSON; - reads standard input")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--problem", metavar="FILE", help="the problem as JSON; - reads standard input")
+    source.add_argument("--bundle", metavar="DIR", help="what if: plan a session of this bundle on this machine")
     parser.add_argument("--policy", choices=tuple(POLICIES), default="dp", help="how to place the stages (default: dp)")
     parser.add_argument("--json", action="store_true", help="print the plan as one JSON object, for machines")
-    parser.add_argument("--explain", action="store_true", help="compare all policies side by side")
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="compare all policies side by side; with --bundle, all splits and what rejects them",
+    )
+    plan_bundle.add_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -81,6 +93,10 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UsageError: the problem cannot be read, or is not a problem.
     """
+    if args.bundle is not None:
+        if args.policy != "dp":
+            raise UsageError("--policy is for --problem; a session's plan is always the exact one")
+        return plan_bundle.run(args)
     problem = problem_from_json(read_json(args.problem))
     plan = solve(problem, args.policy)
     others = _all_policies(problem, args.policy, plan) if args.explain else {}

@@ -154,6 +154,12 @@ def machine() -> str:
     return f"{platform.machine()} {_processor()} x{os.cpu_count()}"
 
 
+def setting_of(engine: Engine, threads: int | None) -> str:
+    """What decides an engine's speed besides bundle and machine; `threads` as asked for, None: all cores."""
+    device = getattr(engine, "device", "cpu")
+    return f"{type(engine).__name__} {device}, {threads or 'all'} threads, {runtime_version()}"
+
+
 def runtime_version() -> str:
     """Name and version of the ONNX Runtime that is installed; its wheels share an import name."""
     for name in ("onnxruntime", "onnxruntime-gpu"):

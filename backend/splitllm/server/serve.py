@@ -14,7 +14,7 @@ from aiohttp import web
 
 from ..bundle import Bundle
 from ..engines.onnx import OnnxEngine
-from ..engines.profiling import cached_profile, runtime_version
+from ..engines.profiling import cached_profile, setting_of
 from ..errors import MachineError
 from .app import Server, make_app
 from .config import ServerConfig
@@ -58,7 +58,7 @@ def load(config: ServerConfig) -> Server:
     bundle = Bundle.open(config.bundle)
     # One row is spare: an open session changes rows when its split changes.
     engine = OnnxEngine(bundle, rows=config.max_sessions + 1, capacity=bundle.spec.max_context, threads=config.threads)
-    setting = f"{type(engine).__name__} {engine.device}, {config.threads or 'all'} threads, {runtime_version()}"
+    setting = setting_of(engine, config.threads)
     profile = cached_profile(engine, identity=bundle.identity, setting=setting, folder=config.profile_cache)
     return Server(bundle, engine, config, profile)
 
