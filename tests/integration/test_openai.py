@@ -16,10 +16,15 @@ import aiohttp
 import openai
 import pytest
 import pytest_asyncio
+from aiohttp import web
 from openai import AsyncOpenAI
 
 from splitllm.bundle import Bundle
 from splitllm.client.conversation import Answer, Conversation
+from splitllm.planner.marginal import Load
+from splitllm.server.app import Server
+from splitllm.server.config import ServerConfig
+from splitllm.server.serve import app_runner, bind, load
 from splitllm.text import TextCodec
 from splitllm.types import SamplingParams
 from tests.integration.test_metrics import until
@@ -416,21 +421,59 @@ async def test_a_client_that_does_not_read_is_dropped_and_others_are_served(endl
         deaf.close()
 
 
+async def test_plans_for_others_reckon_with_a_request(endless: Bundle) -> None:
+    async with serving(endless) as (url, server), aiohttp.ClientSession() as http:
+        body = {"model": MODEL, "messages": user("Hello!"), "stream": True, "max_tokens": 200}
+        async with http.post(f"{url}/v1/chat/completions", json=body) as response:
+            await response.content.readline()
+            prompt_tokens = len(server.codec.encode_chat(user("Hello!")))
+            assert server.admission.load() == Load.of([0], endless.spec.blocks, context=prompt_tokens)
+            await response.read()
+        assert server.admission.load() == Load.of([], endless.spec.blocks, context=0)
+
+
+async def test_a_lost_engine_is_told_to_all(endless: Bundle, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(_batch: Any) -> Any:
+        raise MemoryError("no memory")
+
+    async with serving(endless) as (url, server), aiohttp.ClientSession() as http:
+        body = {"model": MODEL, "messages": user("Hello!"), "stream": True, "max_tokens": 900}
+        async with http.post(f"{url}/v1/chat/completions", json=body) as response:
+            await response.content.readline()
+            server.runner.engine.run = fail  # type: ignore[method-assign]  # a fault that no input can cause
+            told = (await response.text()).strip().split("\n\n")[-1]
+        assert json.loads(told.removeprefix("data: "))["error"]["code"] == "internal"
+        status, _, answer = await post(url, {"model": MODEL, "messages": user("Hi")})
+        assert (status, answer["error"]["code"], answer["error"]["type"]) == (503, "internal", "server_error")
+        for path, state in (("ready", "engine stopped"), ("health", "down")):
+            async with http.get(f"{url}/{path}") as response:
+                assert response.status == 503
+                assert state in (await response.json()).values()
+        async with http.get(f"{url}/metrics") as response:
+            text = await response.text()
+        assert "splitllm_ready 0.0" in text
+        assert 'splitllm_refusals_total{api="openai",code="internal"} 2.0' in text
+    assert "the engine's thread ends" in caplog.text
+
+
 @contextlib.asynccontextmanager
 async def in_process(bundle: Bundle, **settings: Any) -> AsyncIterator[str]:
-    """A server in this process, with limits that the command line does not offer."""
-    from aiohttp import web
+    """A server in this process, with limits that the command line does not offer; gives its URL."""
+    async with serving(bundle, **settings) as (url, _):
+        yield url
 
-    from splitllm.server.config import ServerConfig
-    from splitllm.server.serve import app_runner, bind, load
 
+@contextlib.asynccontextmanager
+async def serving(bundle: Bundle, **settings: Any) -> AsyncIterator[tuple[str, Server]]:
+    """The same; gives the URL and the server itself."""
     listener = bind("127.0.0.1", 0)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # so that a peer that does not read soon shows
-    runner = app_runner(load(ServerConfig(bundle.folder, **settings)))
+    server = load(ServerConfig(bundle.folder, **settings))
+    runner = app_runner(server)
     await runner.setup()
     try:
         await web.SockSite(runner, listener).start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", server
     finally:
         await runner.cleanup()
         listener.close()

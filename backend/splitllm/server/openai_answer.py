@@ -126,6 +126,7 @@ class Completion:
             generator=np.random.default_rng(sampling.seed) if sampling.temperature > 0 else None,
             top_logprobs=None if request.top_logprobs is None else min(request.top_logprobs, spec.vocab_size),
         )
+        self._admission.turn_began(self._session, 0, self.prompt_tokens)  # plans for others reckon with it
         self._runner.open(self._session, 0, self._on_event)
         self._runner.begin(self._session, _TURN, start=0, prompt_end=self.prompt_tokens, generation=generation)
         self._runner.feed(self._session, _TURN, 0, np.array(self._ids, np.int32))
@@ -178,6 +179,7 @@ class Completion:
             self._first_s = now_s if self._first_s is None else self._first_s
             self._last_s = now_s
         elif isinstance(event, TurnEnded):
+            self._admission.turn_ended(self._session)
             self.account.turn_ended(event.reason.value, self._stats(event))
         self._events.put_nowait(event)
 
