@@ -163,6 +163,30 @@ async def test_a_persons_cap_is_obeyed(patient: ServerProcess, cache: Path) -> N
     assert (answer.split, answer.bound) == (2, "effort")
 
 
+async def test_a_cap_that_is_lifted_and_set_again_in_an_answer_changes_the_split_and_not_the_text(
+    patient: ServerProcess, cache: Path
+) -> None:
+    undisturbed = await answers(patient.url, cache, split=0)
+    talk = await Conversation.open(patient.url, cache=cache, wire="float32", first_prompt=QUESTION, effort=1 / 8)
+    try:
+        pieces = 0
+        async for item in talk.ask(QUESTION, max_tokens=TOKENS, sampling=SamplingParams()):
+            if isinstance(item, Answer):
+                assert item.splits == (1, 8, 3)
+                assert item.text == undisturbed.text
+                break
+            pieces += 1
+            if pieces == 2:
+                await talk.set_effort(1.0)
+            if pieces == 6:
+                await talk.set_effort(3 / 8)
+        async for item in talk.ask(QUESTION, max_tokens=4, sampling=SamplingParams()):
+            if isinstance(item, Answer):
+                assert (item.splits, item.bound) == ((3,), "effort")
+    finally:
+        await talk.close()
+
+
 @pytest.mark.parametrize(
     "report",
     [

@@ -46,6 +46,13 @@ def add_parser(commands: Any) -> None:
         help="blocks to run here (default: auto, the planner chooses)",
     )
     parser.add_argument(
+        "--effort",
+        type=fraction_or_0,
+        default=None,
+        metavar="E",
+        help="largest share of the blocks to run here, 0 to 1 (default: as many as the planner wants)",
+    )
+    parser.add_argument(
         "--variant",
         choices=_VARIANTS,
         default="float32",
@@ -132,6 +139,7 @@ async def _chat(args: argparse.Namespace, server: str, conversation_class: type[
         server,
         cache=args.cache or default_cache(),
         split=args.split,
+        effort=args.effort,
         variant=args.variant,
         wire=args.wire,
         first_prompt=args.prompt[0] if args.prompt else "",
@@ -196,7 +204,19 @@ def _show(item: str | Answer, *, as_json: bool) -> None:
         print()
         speed = f", {1000 / item.tpot_ms:.1f} tokens/s" if item.tpot_ms else ""
         first = f", first token after {item.ttft_ms:.0f} ms" if item.ttft_ms is not None else ""
-        print(f"[{item.split} of {item.blocks} blocks here{first}{speed}] {item.reason}", file=sys.stderr)
+        was = " then ".join(str(split) for split in item.splits)
+        saved = _saved(item)
+        print(f"[{was} of {item.blocks} blocks here{first}{speed}{saved}] {item.reason}", file=sys.stderr)
+
+
+def _saved(answer: Answer) -> str:
+    """Both savings, each under its name."""
+    steps = answer.server_blocks_run + answer.server_blocks_saved
+    server_ms = answer.server_ms_run + answer.server_ms_saved
+    if not steps or not server_ms:
+        return ""
+    by_steps, by_time = answer.server_blocks_saved / steps, answer.server_ms_saved / server_ms
+    return f", server saved {100 * by_steps:.0f} % of block-steps and {100 * by_time:.0f} % of its time"
 
 
 def _progress(done: int, total: int) -> None:

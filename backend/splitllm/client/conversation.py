@@ -53,8 +53,17 @@ class Answer:
 class Conversation:
     """A conversation over one session; both its sides keep what they computed between turns."""
 
-    def __init__(self, session: ClientSession, codec: TextCodec, variant: str) -> None:
+    def __init__(
+        self,
+        session: ClientSession,
+        codec: TextCodec,
+        variant: str,
+        *,
+        report: ClientReport | None = None,
+        split: int | None = None,
+    ) -> None:
         self._session, self._codec, self._variant = session, codec, variant
+        self._report, self._requested = report or ClientReport(variant=variant), split
         self.messages: list[dict[str, str]] = []
 
     @classmethod
@@ -110,7 +119,7 @@ class Conversation:
             expected_prompt_tokens=len(codec.encode_chat(first)),
             blocks=blocks,
         )
-        return cls(session, codec, variant)
+        return cls(session, codec, variant, report=report, split=split)
 
     async def ask(
         self, prompt: str, *, max_tokens: int, sampling: SamplingParams, stop: Sequence[str] = ()
@@ -142,6 +151,11 @@ class Conversation:
             if not isinstance(item, int):
                 self.messages = [*asked, {"role": "assistant", "content": text}]
                 yield self._answer(text, item, arrivals)
+
+    async def set_effort(self, effort: float | None) -> None:
+        """Change the largest share of the blocks that may run here, also while an answer is under way."""
+        self._report = replace(self._report, effort=effort)
+        await self._session.report(self._report, split=self._requested, expected_prompt_tokens=1)
 
     async def close(self) -> None:
         """End the session."""

@@ -66,6 +66,8 @@ class ClientSession:
         self._send_from = 0  # position from which on the server wants rows
         self._prompt_end = 0  # rows before it go up in chunks, the others one by one
         self._turn = 0
+        self._in_turn = False
+        self._report_open = False  # a `report` within a turn waits for its answer
 
     @property
     def split(self) -> int:
@@ -114,10 +116,10 @@ class ClientSession:
         return cls(socket, welcome, plan, blocks)
 
     async def report(self, report: ClientReport, *, split: int | None, expected_prompt_tokens: int) -> None:
-        """Between turns: say what has changed, and follow the plan that comes.
+        """Say what has changed, and follow the plan that comes; within a turn, `answer` does so when it is there.
 
         Raises:
-            RemoteError: the server refuses; the former plan stays.
+            RemoteError: the server refuses (between turns; within one, the former plan just stays).
         """
         message = {
             "type": "report",
@@ -125,7 +127,32 @@ class ClientSession:
             "split": "auto" if split is None else split,
             "expected_prompt_tokens": max(1, expected_prompt_tokens),
         }
+        if self._in_turn:
+            if not self._report_open:
+                self._report_open = True
+                await self._socket.send(encode_message(message))
+            return
+        await self._settle_report()
         self._follow(await _request(self._socket, message, "plan"))
+
+    async def _settle_report(self) -> None:
+        """A `report` of the turn before may still be unanswered; nothing may be sent until it is."""
+        while self._report_open:
+            received = await self._socket.recv()
+            if isinstance(received, str):
+                self._hear(decode_message(received, "server"))
+
+    def _hear(self, message: Message) -> Message | None:
+        """A message of the server while no request waits for it: the `done` of this turn, or None."""
+        if message["type"] == "error" and not message["fatal"] and message["turn"] is None and self._report_open:
+            self._report_open = False
+            return None
+        _check(message, "done", "plan")
+        if message["type"] == "plan":
+            self._report_open = False
+            self._follow(message)
+            return None
+        return message if message["turn"] == self._turn else None
 
     async def close(self) -> None:
         """End the session."""
@@ -160,6 +187,7 @@ class ClientSession:
                 "start a new chat",
                 code="context_overflow",
             )
+        await self._settle_report()
         start = min(_common_prefix(self._ids, ids), self._server_length, len(ids) - 1)
         self._turn += 1
         turn = TurnRequest(
@@ -171,7 +199,7 @@ class ClientSession:
             tuple(stop),
             tuple(sorted(set(ids))) if sampling.repetition_penalty != 1 else (),
         )
-        running = True
+        running = self._in_turn = True
         self.plans = [self.plan]
         try:
             await self._socket.send(encode_message(turn.to_message()))
@@ -185,15 +213,16 @@ class ClientSession:
                     await self._compute()
                 received = await self._socket.recv()
                 if isinstance(received, str):
-                    message = _expect(received, "done", "plan")
-                    if message["type"] == "plan":
-                        if message["turn"] == self._turn:
-                            await self._adopt(message)
+                    message = decode_message(received, "server")
+                    if message["type"] == "plan" and message["turn"] == self._turn:
+                        self._report_open = False
+                        await self._adopt(message)
                         continue
-                    if message["turn"] == self._turn:
-                        running = False
-                        self._server_length = message["position"]
-                        yield message
+                    done = self._hear(message)
+                    if done is not None:
+                        running = self._in_turn = False
+                        self._server_length = done["position"]
+                        yield done
                         return
                     continue
                 frame = decode_frame(received)
@@ -210,6 +239,7 @@ class ClientSession:
             running = False
             raise MachineError(f"the connection to the server was lost ({error}); run again") from None
         finally:
+            self._in_turn = False
             if running:  # a frame was refused, or the caller lost interest: the next turn needs this one to end
                 await self._give_up()
 
@@ -221,12 +251,7 @@ class ClientSession:
             async with asyncio.timeout(_OPEN_TIMEOUT_S):
                 while True:
                     received = await self._socket.recv()
-                    if not isinstance(received, str):
-                        continue
-                    message = _expect(received, "done", "plan")
-                    if message["type"] == "plan":
-                        self._follow(message)
-                    elif message["turn"] == self._turn:
+                    if isinstance(received, str) and self._hear(decode_message(received, "server")) is not None:
                         return
 
     def _follow(self, plan: Message) -> None:
@@ -235,9 +260,9 @@ class ClientSession:
             raise ProtocolError("The server plans more blocks than there are here; its version may differ.")
         if plan["split"] != self.split:
             self._local_length = 0  # blocks that did not run until now know nothing of the conversation
+            self.plans.append(plan)
         self._server_length = plan["position"]
         self.plan = plan
-        self.plans.append(plan)
 
     async def _adopt(self, plan: Message) -> None:
         """Go on with the turn under a new plan (PROTOCOL.md, "A new plan within a turn")."""
@@ -305,7 +330,10 @@ def _expect(text: str, *message_types: str) -> Message:
         RemoteError: the server sent `error`.
         ProtocolError: the server sent something else.
     """
-    message = decode_message(text, "server")
+    return _check(decode_message(text, "server"), *message_types)
+
+
+def _check(message: Message, *message_types: str) -> Message:
     if message["type"] == "error":
         raise RemoteError(message["message"], code=message["code"])
     if message["type"] not in message_types:
