@@ -19,7 +19,6 @@ import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Any, Final
 
 from ..errors import UsageError
@@ -59,18 +58,14 @@ THINK_MS: Final = 20_000.0
 JITTER: Final = 0.1
 _SPREAD: Final = 0.3
 
-KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
-    {
-        "none": Kind(0.15, 0.0, 0.0, (10, 150), 1250, 6250, blocks=False),
-        "phone": Kind(0.25, 2.5, 10.0, (30, 150), 625, 3000),
-        "laptop": Kind(0.40, 1.0, 2.5, (10, 100), 1250, 6250),
-        "desktop": Kind(0.20, 0.5, 0.7, (5, 50), 2500, 12500),
-    }
-)
+KINDS: Final[Mapping[str, Kind]] = {
+    "none": Kind(0.15, 0.0, 0.0, (10, 150), 1250, 6250, blocks=False),
+    "phone": Kind(0.25, 2.5, 10.0, (30, 150), 625, 3000),
+    "laptop": Kind(0.40, 1.0, 2.5, (10, 100), 1250, 6250),
+    "desktop": Kind(0.20, 0.5, 0.7, (5, 50), 2500, 12500),
+}
 _WEB_SHARES: Final = {"none": 0.15, "phone": 0.50, "laptop": 0.25, "desktop": 0.10}
-WEB_WIDE: Final[Mapping[str, Kind]] = MappingProxyType(
-    {name: replace(kind, share=_WEB_SHARES[name]) for name, kind in KINDS.items()}
-)
+WEB_WIDE: Final[Mapping[str, Kind]] = {name: replace(kind, share=_WEB_SHARES[name]) for name, kind in KINDS.items()}
 
 
 def population(
