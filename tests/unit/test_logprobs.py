@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from splitllm.generation import Generation
 from splitllm.sampler import log_probabilities
@@ -26,6 +28,18 @@ def test_the_likeliest_come_first_and_ties_by_id() -> None:
     assert [math.exp(value) for _, value in top] == pytest.approx([0.4, 0.2, 0.2], abs=1e-6)
     assert [token for token, _ in log_probabilities(LOGITS, 0, 2).top] == [1, 2]
     assert sum(math.exp(value) for _, value in log_probabilities(LOGITS, 0, 5).top) == pytest.approx(1)
+
+
+@given(size=st.integers(1, 3000), top=st.integers(0, 20), levels=st.integers(1, 50), seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=100, deadline=None)
+def test_they_are_what_sorting_the_whole_vocabulary_gives(size: int, top: int, levels: int, seed: int) -> None:
+    logits = np.random.default_rng(seed).integers(0, levels, size).astype(np.float32)  # few levels, so many are equal
+    top = min(top, size)
+    exact = logits.astype(np.float64) - np.log(np.exp(logits.astype(np.float64)).sum())
+    found = log_probabilities(logits, size - 1, top)
+    assert [token for token, _ in found.top] == np.argsort(-logits, kind="stable")[:top].tolist()
+    assert [value for _, value in found.top] == pytest.approx([exact[token] for token, _ in found.top], abs=1e-5)
+    assert found.chosen == pytest.approx(exact[-1], abs=1e-5)
 
 
 def test_large_scores_do_not_overflow() -> None:
