@@ -21,6 +21,7 @@ from .engines.base import Engine
 from .generation import Event, Generation, Resplitted
 from .scheduler import Scheduler
 from .slots import Move
+from .types import Sla
 from .work import Batch
 
 log = logging.getLogger(__name__)
@@ -49,16 +50,17 @@ class Runner:
         self,
         engine: Engine,
         *,
+        sla: Sla | None = None,
         on_fault: Callable[[BaseException], None] | None = None,
         on_tick: Callable[[Tick], None] | None = None,
     ) -> None:
-        """Both are called on the loop.
+        """`sla` sets the deadlines that prompts are ordered by; the functions are called on the loop.
 
         `on_fault` is called when the engine's thread dies; sessions can then not go on. `on_tick` is called after each
         tick that ran something, before that tick's events are delivered.
         """
         self.engine = engine
-        self._scheduler = Scheduler(engine.rows, engine.spec.blocks)
+        self._scheduler = Scheduler(engine.rows, engine.spec.blocks, sla=sla)
         self._commands: queue.SimpleQueue[_Command | None] = queue.SimpleQueue()
         self._handlers: dict[str, EventHandler] = {}
         self._on_fault, self._on_tick = on_fault, on_tick

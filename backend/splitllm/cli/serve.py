@@ -112,7 +112,10 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
     )
     machine = parser.add_argument_group("Machine")
     machine.add_argument(
-        "--device", choices=("auto", "cpu"), default="auto", help="where the server computes (default: %(default)s)"
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="where the server computes (default: %(default)s)",
     )
     machine.add_argument("--threads", type=count, metavar="N", help="threads to compute with (default: all cores)")
     machine.add_argument(
@@ -157,6 +160,7 @@ def serve_bundle(args: argparse.Namespace, bundle: Path, *, open_browser: bool =
         allowed_origins=tuple(args.allowed_origin),
         idle_timeout_s=args.idle_timeout_s,
         threads=args.threads,
+        device=args.device,
         profile_cache=None if args.no_profile_cache else cache_folder(os.environ),
         queue_s=args.queue_s,
         drain_s=args.drain_s,

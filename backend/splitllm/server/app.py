@@ -55,7 +55,7 @@ class Server:
         spec = bundle.spec
         self.metrics = Metrics(spec, bundle.identity, __version__, config.sla, self._figures)
         self.telemetry = Telemetry(spec, config.sla, self.metrics)
-        self.runner = Runner(engine, on_fault=self._engine_lost, on_tick=self._ticked)
+        self.runner = Runner(engine, sla=config.sla, on_fault=self._engine_lost, on_tick=self._ticked)
         self.codec = TextCodec.of(bundle)
         self.admission = Admission(bundle, config, profile or engine.profile())
         self.connections: dict[Connection, asyncio.Task[Any]] = {}

@@ -54,10 +54,17 @@ def load(config: ServerConfig) -> Server:
 
     Raises:
         BundleError: the bundle is damaged or a part cannot be loaded.
+        MachineError: the device cannot be used.
     """
     bundle = Bundle.open(config.bundle)
     # One row is spare: an open session changes rows when its split changes.
-    engine = OnnxEngine(bundle, rows=config.max_sessions + 1, capacity=bundle.spec.max_context, threads=config.threads)
+    engine = OnnxEngine(
+        bundle,
+        rows=config.max_sessions + 1,
+        capacity=bundle.spec.max_context,
+        threads=config.threads,
+        device=config.device,
+    )
     setting = setting_of(engine, config.threads)
     profile = cached_profile(engine, identity=bundle.identity, setting=setting, folder=config.profile_cache)
     return Server(bundle, engine, config, profile)
