@@ -292,6 +292,24 @@ async def test_a_body_in_another_encoding_is_refused_unread(server: ServerProces
 
 
 @pytest.mark.parametrize(
+    "sent",
+    [
+        b"Transfer-Encoding: chunked\r\n\r\n3\r\nsec\r\nret not a size\r\n",
+        b"Content-Length: -5\r\n\r\n",
+        b"X-Long: " + b"secret" * 5000 + b"\r\n\r\n",
+    ],
+    ids=["chunks", "length", "header"],
+)
+async def test_what_is_not_http_is_refused_and_not_logged(server: ServerProcess, sent: bytes) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(server.url).port)
+    writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\n" + sent)
+    assert b" 400 " in await reader.readline()
+    writer.close()
+    assert (await post(server.url, b""))[0] == 400  # whatever there was to log has been logged
+    assert not any("secret" in line or "Traceback" in line for line in server.output)
+
+
+@pytest.mark.parametrize(
     ("method", "path", "status"),
     [("GET", "chat/completions", 405), ("POST", "models", 405), ("POST", "embeddings", 404), ("GET", "x/y", 404)],
 )

@@ -18,6 +18,7 @@ from ..engines.profiling import cached_profile, setting_of
 from ..errors import MachineError
 from .app import Server, make_app
 from .config import ServerConfig
+from .http_log import http_logger
 from .summary import is_news, summary_line
 
 #: A connection that sends no whole request head for so long is closed.
@@ -104,6 +105,7 @@ def app_runner(server: Server) -> web.AppRunner:
     return web.AppRunner(
         make_app(server),
         access_log=None,
+        logger=http_logger(),
         handle_signals=False,
         shutdown_timeout=5.0,
         keepalive_timeout=_SILENT_CONNECTION_S,
