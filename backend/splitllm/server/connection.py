@@ -14,15 +14,13 @@ import numpy as np
 from aiohttp import WSMessage, WSMsgType, web
 
 from ..errors import MachineError, ProtocolError, SplitLLMError
-from ..generation import Event, Generation, Resplitted, TurnEnded
-from ..planner.hysteresis import LATE_TOKENS, is_worth_changing
-from ..planner.session_plan import Held
-from ..protocol import Frame, Kind, OpenRequest, TurnRequest, encode_frame, encode_message
+from ..generation import Event, Generation, Resplitted
+from ..protocol import Frame, Kind, TurnRequest, encode_frame, encode_message
 from ..runner import Runner
 from ..session import Action, Begin, Cancel, Close, Feed, Greeting, Plan, Resplit, Send, SendToken, ServerSession, State
 from ..text import TextCodec
-from ..types import SessionPlan
 from .config import ServerConfig
+from .following import Follower
 from .observation import Observation
 from .planning import Admission
 from .telemetry import Telemetry
@@ -65,7 +63,8 @@ class Connection:
         self._seen = Observation(config.sla, config.up_bytes_per_ms, config.down_bytes_per_ms)
         self._rtt = self._seen.round_trip
         self._ping_soon = asyncio.Event()
-        self._request: OpenRequest | None = None  # what the plan in force was made for
+        self._follower = Follower(self._id, self._machine, admission, self._seen, self._post)
+        self._follower.is_late = self._ping_soon.set
         self._outbox: asyncio.Queue[str | bytes | Close] = asyncio.Queue()
         self._unread: deque[WSMessage] = deque()
         self._frame_bytes = 0
@@ -213,12 +212,9 @@ class Connection:
             case SendToken(turn, position, token):
                 frame = Frame(Kind.TOKEN, turn, position, np.array([[token]], np.int32))
                 self._outbox.put_nowait(encode_frame(frame))
-                self._watch_promise(position)
+                self._follower.token_sent(position)
             case Begin(request):
                 self._account.turn_began(request.prompt_tokens)
-                self._admission.turn_began(self._id, self._machine.split, request.prompt_end)
-                self._seen.turn_began()
-                self._seen.patience.turn_began()
                 self._runner.begin(
                     self._id,
                     request.turn,
@@ -226,9 +222,9 @@ class Connection:
                     prompt_end=request.prompt_end,
                     generation=self._generation(request),
                 )
-                self._plan_turn(request)
+                self._follower.turn_began(request)
             case Feed(turn, position, values):
-                self._note_rows(position, len(values))
+                self._follower.rows_arrived(position, len(values), self._frame_bytes)
                 self._runner.feed(self._id, turn, position, values)
             case Resplit(turn, split):
                 self._runner.resplit_turn(self._id, turn, split, self._on_event)
@@ -255,15 +251,15 @@ class Connection:
         request = action.request
         in_turn = self._machine.state is State.IN_TURN
         try:
-            plan = self._make_plan(request)
+            plan = self._follower.plan(request)
             if not in_turn:
                 self._admission.admit(self._id, plan.split, request.max_tokens)
         except SplitLLMError as error:
             self._post(self._machine.refused(error))
             return
-        self._request = request
+        self._follower.request = request
         if in_turn:
-            self._change_turn(plan)
+            self._follower.change_turn(plan)
             return
         if self._open:
             if plan.split != self._machine.split:
@@ -271,7 +267,7 @@ class Connection:
         else:
             self._open = True
             self._runner.open(self._id, plan.split, self._on_event)
-        self._log_plan(plan)
+        self._follower.tell(plan)
         self._post(self._machine.planned(self._id, plan, request, self._rtt.ms))
 
     async def _await_pong(self) -> None:
@@ -297,108 +293,13 @@ class Connection:
             generator=np.random.default_rng(request.sampling.seed) if request.sampling.temperature > 0 else None,
         )
 
-    # -- plans that follow what is seen -------------------------------------------------------------------------------
-
-    def _make_plan(self, request: OpenRequest, prompt_tokens: int | None = None) -> SessionPlan:
-        """A plan with what is known by now.
-
-        Raises:
-            TurnError: the request cannot be met.
-        """
-        machine = self._machine
-        positions = machine.positions
-        return self._admission.plan(
-            request,
-            self._seen.link,
-            session=self._id,
-            report=self._seen.report(request.report, time.monotonic()),
-            held=Held(machine.split, positions, self._seen.patience.margin) if self._open else None,
-            prompt_tokens=prompt_tokens,
-        )
-
-    def _plan_turn(self, request: TurnRequest) -> None:
-        """Each turn is planned anew: its prompt's length is known now, and others have come and gone."""
-        if self._request is None or self._request.split is not None:
-            return
-        plan = self._make_plan(self._request, request.prompt_tokens)
-        if is_worth_changing(plan, self._machine.split):
-            self._change_turn(plan)
-
-    def _watch_promise(self, position: int) -> None:
-        """A token goes out: if several in a row were late, the turn is planned anew."""
-        since_last = self._seen.token_sent(position, time.monotonic())
-        if since_last is None or self._machine.changing:
-            return
-        patience = self._seen.patience
-        late = patience.token(since_last)
-        if patience.late:
-            self._ping_soon.set()  # is it the link?
-        if not late or self._request is None or self._request.split is not None:
-            return
-        patience.changed()
-        plan = self._make_plan(self._request, prompt_tokens=1)
-        log.info("session %s: %d tokens in a row were late", self._id[:8], LATE_TOKENS)
-        if plan.split != self._machine.split:
-            self._change_turn(plan)
-
-    def _change_turn(self, plan: SessionPlan) -> None:
-        """Follow a plan within the turn under way, if memory for it can be had."""
-        request = self._request
-        assert request is not None  # noqa: S101  # it is what the plan was made for
-        try:
-            if plan.split < self._machine.split:
-                self._admission.admit(self._id, plan.split, request.max_tokens)
-        except SplitLLMError as error:
-            log.info("session %s: no room for split %d", self._id[:8], plan.split)
-            if self._machine.owes_plan:
-                self._post(self._machine.refused(error))
-            return
-        self._log_plan(plan)
-        self._post(self._machine.planned_in_turn(plan, request, self._rtt.ms))
-
-    def _note_rows(self, position: int, rows: int) -> None:
-        if self._request is not None:
-            self._seen.rows_arrived(
-                position,
-                rows,
-                self._frame_bytes,
-                split=self._machine.split,
-                report=self._request.report,
-                now=time.monotonic(),
-            )
-
-    def _log_plan(self, plan: SessionPlan) -> None:
-        log.info(
-            "session %s: split %d saves %.0f %% of block-steps, %.0f %% of server time; TTFT %.0f, TPOT %.0f ms: %s",
-            self._id[:8],
-            plan.split,
-            100 * plan.saved_block_steps,
-            100 * plan.saved_server_time,
-            plan.predicted_ttft_ms,
-            plan.predicted_tpot_ms,
-            plan.reason,
-        )
-
-    def _note_event(self, event: Event | Resplitted) -> None:
-        """Memory and load as they are after what the engine did."""
-        request = self._request
-        if isinstance(event, Resplitted) and request is not None and self._open:
-            # A larger split needs less memory from now on; one that came too late needs none of what was taken for it.
-            with contextlib.suppress(SplitLLMError):
-                self._admission.admit(self._id, self._machine.split, request.max_tokens)
-            if event.done:
-                self._admission.turn_began(self._id, self._machine.split, event.end)
-                self._seen.turn_began()
-        elif isinstance(event, TurnEnded):
-            self._admission.turn_ended(self._id)
-            self._seen.patience.turn_ended(self._machine.tpot_ms)
-
     def _on_event(self, event: Event | Resplitted) -> None:
         try:
             if not isinstance(event, Resplitted):
                 self._account.event(event)
             self._post(self._machine.receive_event(event, 1000 * time.monotonic()))
-            self._note_event(event)
+            if self._open:
+                self._follower.happened(event)
             if self._draining and self._machine.state is State.IDLE:
                 self.shut_down()
         except Exception:

@@ -39,7 +39,7 @@ HTTP_CODES: Final = (
     "other",
 )
 REFUSALS: Final = (*WIRE_CODES, *HTTP_CODES)
-BOUNDS: Final = ("ttft", "tpot", "memory", "blocks_ready", "model", "backend", "forced", "other")
+BOUNDS: Final = ("ttft", "tpot", "memory", "effort", "blocks_ready", "model", "backend", "forced", "other")
 #: Groups of neighbouring blocks that engine seconds are told for.
 _GROUPS: Final = 4
 

@@ -1,0 +1,144 @@
+"""Plans of one session that follow what is seen of it: at each turn, and within a turn when the promise is missed."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from ..errors import SplitLLMError
+from ..generation import Event, Resplitted, TurnEnded
+from ..planner.hysteresis import LATE_TOKENS, is_worth_changing
+from ..planner.session_plan import Held
+from ..protocol import OpenRequest, TurnRequest
+from ..session import Action, ServerSession
+from ..types import SessionPlan
+from .observation import Observation
+from .planning import Admission
+
+log = logging.getLogger(__name__)
+
+
+class Follower:
+    """Asks the planner again where that may help, and tells the session's state machine."""
+
+    def __init__(
+        self,
+        session: str,
+        machine: ServerSession,
+        admission: Admission,
+        seen: Observation,
+        carry_out: Callable[[Sequence[Action]], None],
+    ) -> None:
+        self._session, self._machine, self._admission = session, machine, admission
+        self._seen, self._carry_out = seen, carry_out
+        self.request: OpenRequest | None = None  # what the plan in force was made for
+        #: The promise is being missed: the round trip should be measured now.
+        self.is_late: Callable[[], None] = lambda: None
+
+    def plan(self, request: OpenRequest, *, prompt_tokens: int | None = None) -> SessionPlan:
+        """A plan with what is known by now.
+
+        Raises:
+            TurnError: the request cannot be met.
+        """
+        machine = self._machine
+        is_open = self.request is not None
+        return self._admission.plan(
+            request,
+            self._seen.link,
+            session=self._session,
+            report=self._seen.report(request.report, time.monotonic()),
+            held=Held(machine.split, machine.positions, self._seen.patience.margin) if is_open else None,
+            prompt_tokens=prompt_tokens,
+        )
+
+    def turn_began(self, request: TurnRequest) -> None:
+        """Each turn is planned anew: its prompt's length is known now, and others have come and gone."""
+        self._admission.turn_began(self._session, self._machine.split, request.prompt_end)
+        self._seen.turn_began()
+        self._seen.patience.turn_began()
+        plan = self._plan_anew(request.prompt_tokens)
+        if plan is not None and is_worth_changing(plan, self._machine.split):
+            self.change_turn(plan)
+
+    def token_sent(self, position: int) -> None:
+        """A token goes out: if several in a row were late, the turn is planned anew."""
+        since_last = self._seen.token_sent(position, time.monotonic())
+        if since_last is None or self._machine.changing:
+            return
+        patience = self._seen.patience
+        must_change = patience.token(since_last)
+        if patience.late:
+            self.is_late()
+        if not must_change:
+            return
+        patience.changed()
+        log.info("session %s: %d tokens in a row were late", self._session[:8], LATE_TOKENS)
+        plan = self._plan_anew(1)
+        if plan is not None and plan.split != self._machine.split:
+            self.change_turn(plan)
+
+    def rows_arrived(self, position: int, rows: int, size_bytes: int) -> None:
+        """Hidden states came from the client."""
+        if self.request is not None:
+            self._seen.rows_arrived(
+                position,
+                rows,
+                size_bytes,
+                split=self._machine.split,
+                report=self.request.report,
+                now=time.monotonic(),
+            )
+
+    def change_turn(self, plan: SessionPlan) -> None:
+        """Follow a plan within the turn under way, if memory for it can be had."""
+        request = self.request
+        assert request is not None  # noqa: S101  # it is what the plan was made for
+        try:
+            if plan.split < self._machine.split:
+                self._admission.admit(self._session, plan.split, request.max_tokens)
+        except SplitLLMError as error:
+            log.info("session %s: no room for split %d", self._session[:8], plan.split)
+            if self._machine.owes_plan:
+                self._carry_out(self._machine.refused(error))
+            return
+        self.tell(plan)
+        self._carry_out(self._machine.planned_in_turn(plan, request, self._seen.round_trip.ms))
+
+    def happened(self, event: Event | Resplitted) -> None:
+        """The machine has heard of an event: memory and load are now as it says."""
+        if isinstance(event, Resplitted) and self.request is not None:
+            # A larger split needs less memory from now on; one that came too late needs none of what was taken for it.
+            with contextlib.suppress(SplitLLMError):
+                self._admission.admit(self._session, self._machine.split, self.request.max_tokens)
+            if event.done:
+                self._admission.turn_began(self._session, self._machine.split, event.end)
+                self._seen.turn_began()
+        elif isinstance(event, TurnEnded):
+            self._admission.turn_ended(self._session)
+            self._seen.patience.turn_ended(self._machine.tpot_ms)
+
+    def tell(self, plan: SessionPlan) -> None:
+        """A line in the log: the figures and the sentence."""
+        log.info(
+            "session %s: split %d saves %.0f %% of block-steps, %.0f %% of server time; TTFT %.0f, TPOT %.0f ms: %s",
+            self._session[:8],
+            plan.split,
+            100 * plan.saved_block_steps,
+            100 * plan.saved_server_time,
+            plan.predicted_ttft_ms,
+            plan.predicted_tpot_ms,
+            plan.reason,
+        )
+
+    def _plan_anew(self, prompt_tokens: int) -> SessionPlan | None:
+        """A plan nobody asked for; None where the client insists on its split, or none can be made."""
+        if self.request is None or self.request.split is not None:
+            return None
+        try:
+            return self.plan(self.request, prompt_tokens=prompt_tokens)
+        except SplitLLMError as error:
+            log.warning("session %s: the former plan stays: %s", self._session[:8], error.message)
+            return None
