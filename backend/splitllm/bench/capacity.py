@@ -19,9 +19,10 @@ from typing import Any, Final
 from ..errors import UsageError
 from ..types import Sla
 from .population import KINDS, PROMPT_TOKENS, WEB_WIDE, Kind, describe, population
-from .simulator import Outcome, Record, simulate
+from .simulator import simulate
 from .simulator_engine import ServerModel
 from .simulator_policies import POLICIES, policy
+from .simulator_values import Outcome, Record
 
 #: Rounding of predictions is no violation.
 _TOLERANCE: Final = 1 + 1e-6

@@ -35,9 +35,10 @@ from ..types import PREFILL_CHUNK, SessionPlan, Sla, Span
 from .capacity import is_good, percentile
 from .load_clients import Recording, Replay, replay
 from .population import population
-from .simulator import Client, Conversation, Policy, Record, Situation, Turn, simulate
+from .simulator import simulate
 from .simulator_engine import ServerModel
 from .simulator_policies import policy
+from .simulator_values import Client, Conversation, Policy, Record, Situation, Turn
 
 _READY: Final = re.compile(r"Open (http://\S+) in a browser")
 _START_TIMEOUT_S: Final = 120.0

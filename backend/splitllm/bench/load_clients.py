@@ -33,7 +33,7 @@ from ..protocol import (
     report_to,
 )
 from ..types import PREFILL_CHUNK, ClientReport, SamplingParams
-from .simulator import HEADER_BYTES, ID_BYTES, VALUE_BYTES, ClientSide, Conversation, Record
+from .simulator_values import HEADER_BYTES, ID_BYTES, VALUE_BYTES, ClientSide, Conversation, Record
 
 _MESSAGE_LIMIT: Final = 1 << 20
 _ANSWER_TIMEOUT_S: Final = 120.0

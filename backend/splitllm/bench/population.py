@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ..errors import UsageError
-from .simulator import Client, Conversation, Turn
+from .simulator_values import Client, Conversation, Turn
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,8 @@ from ..planner.problem import Placement, Side
 from ..planner.session_plan import Held, plan_session
 from ..planner.session_problem import EMBED, Session, split_problem
 from ..types import PREFILL_CHUNK, ClientReport, Link, SessionPlan, Sla
-from .simulator import VALUE_BYTES, Policy, Situation
 from .simulator_engine import ServerModel
+from .simulator_values import VALUE_BYTES, Policy, Situation
 
 #: As server/planning.py expects of an answer.
 EXPECTED_ANSWER: Final = 200

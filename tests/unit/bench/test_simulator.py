@@ -9,9 +9,10 @@ import pytest
 
 from splitllm.bench.capacity import is_good, percentile
 from splitllm.bench.population import KINDS, WEB_WIDE, population
-from splitllm.bench.simulator import Client, Conversation, Outcome, Policy, Record, Situation, Turn, simulate
+from splitllm.bench.simulator import simulate
 from splitllm.bench.simulator_engine import ServerModel, TimedEngine
 from splitllm.bench.simulator_policies import POLICIES, fixed, policy
+from splitllm.bench.simulator_values import Client, Conversation, Outcome, Policy, Record, Situation, Turn
 from splitllm.errors import ProblemError, UsageError
 from splitllm.planner.profile import EngineProfile, Grid
 from splitllm.slots import Move
