@@ -9,6 +9,7 @@ from typing import Any, Final
 import torch
 import transformers
 from torch import nn
+from transformers.modeling_utils import no_init_weights
 
 from splitllm.errors import ExportError
 
@@ -49,7 +50,7 @@ def estimate(config: Any, max_context: int, variants: Sequence[str], heads: Sequ
         ExportError: the model cannot be built from its config.
     """
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), no_init_weights():  # transformers' own fails for some configs
             model = _hub.AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
     except Exception as error:  # what a foreign model raises is up to it
         raise ExportError(f"the model cannot be built from its config ({first_line(error)})") from error

@@ -20,6 +20,7 @@ from splitllm.errors import ExportError
 
 from .attention import ATTENTION, AttentionStep, Heads, PassThroughCache, Recorder, Stop, running, table_names
 from .experts import is_sparse, make_dense
+from .operators import as_one_node, positions
 from .quiet import first_line
 from .rotary import MOST_TABLES, RotaryTable, Table, find_rotation, is_rotary, read_tables, rotation_left_out
 from .weights import widened
@@ -162,6 +163,10 @@ def _cut(decoder: Decoder, index: int | None) -> Any:
         elif is_sparse(module):
             with widened(module):
                 _replace(base, path, make_dense(module))
+    for path, module in list(base.named_modules()):
+        fused = as_one_node(module)
+        if fused is not None:
+            _replace(base, path, fused)
     return base
 
 
@@ -277,8 +282,7 @@ class BlockModule(nn.Module):
     ) -> dict[str, torch.Tensor]:
         """Shapes as in BUNDLE.md, "Graph of a block"."""
         given = {"cos_cache": cos_cache, "sin_cache": sin_cache, "cos_cache_1": cos_cache_1, "sin_cache_1": sin_cache_1}
-        rows = hidden_states.shape[1]
-        positions = (seqlens_k + (1 - rows))[:, None] + torch.arange(rows, dtype=torch.int32)[None]
+        position_ids = positions(hidden_states, seqlens_k)
         step = AttentionStep(
             self.heads,
             seqlens_k,
@@ -286,15 +290,15 @@ class BlockModule(nn.Module):
             past_key,
             past_value,
             {name: table for name, table in given.items() if table is not None},
-            positions,
+            position_ids,
             self._rotation,
         )
         with running(step):
             if self._left_out:
                 with rotation_left_out(self._layer):
-                    states = self._run_layer(hidden_states, positions)
+                    states = self._run_layer(hidden_states, position_ids)
             else:
-                states = self._run_layer(hidden_states, positions)
+                states = self._run_layer(hidden_states, position_ids)
         if len(step.present) != 1:
             raise ExportError(
                 f"{type(self._layer).__name__} computes attention {len(step.present)} times; not supported yet"

@@ -47,6 +47,11 @@ def check_family(config: Any, context: int, *, trust_remote_code: bool = False) 
     Raises:
         ExportError: models of this kind do not come out right, or cannot be exported at all.
     """
+    for name in ("num_hidden_layers", "num_attention_heads", "hidden_size", "vocab_size"):
+        if not hasattr(config, name):
+            raise ExportError(
+                f"{config.model_type}: the config states no {name}; not a decoder that can be split by blocks"
+            )
     small = reduced(config)
     key = json.dumps(small.to_diff_dict() | {"class": type(config).__name__}, sort_keys=True, default=str)
     return _checked(_Config(small, key), min(context, _CONTEXT), trust_remote_code).as_manifest()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -41,6 +42,21 @@ def quiet_libraries() -> Iterator[None]:
 def _discard_prints() -> Iterator[None]:
     with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):  # noqa: PTH123  # devnull is no Path
         yield
+
+
+@contextlib.contextmanager
+def native_prints_discarded() -> Iterator[None]:
+    """Within this context nothing that native code prints reaches standard output: the tracer dumps graphs there."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # no such output, or it is captured
+        sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        with open(os.devnull, "w") as nothing:  # noqa: PTH123  # devnull is no Path
+            os.dup2(nothing.fileno(), 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def first_line(error: BaseException) -> str:

@@ -17,7 +17,7 @@ from torch import nn
 from splitllm.errors import ExportError
 
 from . import weightless
-from .quiet import first_line
+from .quiet import first_line, native_prints_discarded
 from .weightless import Part
 
 OPSET: Final = 18
@@ -83,6 +83,7 @@ def trace(part: Traceable, inputs: Axes, outputs: Axes) -> Part:
     with (
         tempfile.TemporaryDirectory(prefix="splitllm-export-") as folder,
         weightless.weights_as_inputs(module) as weights,
+        native_prints_discarded(),
     ):
         path = Path(folder) / "part.onnx"
         config = _PartConfig(part, inputs, outputs, weights)
