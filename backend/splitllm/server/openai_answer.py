@@ -112,7 +112,6 @@ class Completion:
         self._started_s = time.monotonic()
         request, spec = self.request, self._runner.engine.spec
         self._admission.admit(self._session, 0, self.prompt_tokens + self._max_tokens)
-        self._admission.turn_began(self._session, 0, self.prompt_tokens)
         self._open = True
         self.account.enter()
         self.account.turn_began(self.prompt_tokens)
