@@ -1,0 +1,42 @@
+"""How hard the fuzz tests try: a few seconds as they are, longer where `SPLITLLM_FUZZ` says by how much."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+from hypothesis import HealthCheck, settings
+
+#: Factor on the number of examples. At 1 the examples are the same in every run; above it they are new each time.
+FACTOR: Final = max(1, int(os.environ.get("SPLITLLM_FUZZ", "1")))
+
+
+def effort(examples: int, **more: Any) -> settings:
+    """Settings for a test that tries `examples` examples by default."""
+    return settings(
+        max_examples=examples * FACTOR,
+        derandomize=FACTOR == 1,
+        deadline=None,
+        database=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+        **more,
+    )
+
+
+def calls(function: Callable[[], object]) -> int:
+    """How many calls, of Python and of C functions, `function` makes: work that does not depend on the machine."""
+    count = 0
+
+    def tally(_frame: object, event: str, _arg: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(tally)
+    try:
+        function()
+    finally:
+        sys.setprofile(before)
+    return count
