@@ -127,6 +127,8 @@ def measure(folder: Path, threads: int, rounds: int) -> dict[str, Any]:
         for name, cases in taken.items()
     }
     first = {name: cases["prefill"][0]["token"] for name, cases in taken.items()}
+    if len({first[name] for name in ("splitllm", *FLOAT32) if name in first}) > 1:
+        raise SystemExit(f"after the same prompt the float32 peers draw different tokens, so they differ: {first}")
     return {"peers": peers, "failed": failed, "first_token_after_the_prompt": first}
 
 

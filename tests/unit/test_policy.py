@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splitllm.policy import PIECE_ROWS, WaitingPrompt, share_prefill
@@ -22,6 +22,7 @@ prompts = st.lists(
 
 
 @given(prompts, st.integers(51, 100), st.floats(0, 1000), st.integers(1, 128))
+@settings(deadline=None)
 def test_a_tick_computes_at_least_one_row_and_never_more_than_it_may(
     waiting: list[WaitingPrompt], tick: int, now_ms: float, rows: int
 ) -> None:
@@ -35,6 +36,7 @@ def test_a_tick_computes_at_least_one_row_and_never_more_than_it_may(
 
 
 @given(prompts, st.floats(0, 1000))
+@settings(deadline=None)
 def test_nobody_waits_longer_than_two_ticks_for_each_prompt_there_is(
     waiting: list[WaitingPrompt], now_ms: float
 ) -> None:

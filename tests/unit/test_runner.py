@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
+from splitllm.bench.event_loop import measure_gaps
 from splitllm.engines.fake import FakeEngine
 from splitllm.generation import Event, Generation, TokenDrawn, TurnEnded
 from splitllm.runner import Runner, Tick
@@ -307,3 +308,11 @@ async def test_who_watches_hears_of_each_tick_before_its_events() -> None:
         (["a"], [1]),
     ]
     assert all(0 <= tick.engine_s <= tick.total_s for tick in ticks)
+
+
+async def test_the_benchmark_of_the_loop_begins_anew_when_rows_are_full() -> None:
+    engine = FakeEngine(SPEC, rows=4, capacity=9)  # a prompt and one token; two tokens of each are waited for
+    result = await measure_gaps(engine, sessions=3, seconds=0.02)
+    assert sum(len(batch.prefill) for batch in engine.batches) >= 6
+    assert result["decoding_ms"]["longest"] >= result["decoding_ms"]["median"] >= 0
+    assert not engine._memory.any()  # all sessions were closed

@@ -6,6 +6,7 @@ work falls on all alike. Ratios are the result; absolute times are only of the m
 
 from __future__ import annotations
 
+import asyncio
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from ..sampler import Draw, Sampler
 from ..slots import Move
 from ..types import PREFILL_CHUNK, SamplingParams
 from ..work import Batch, Work
+from .event_loop import measure_gaps
 from .machine import describe
 
 BATCHES: Final = (1, 2, 4, 8, 16, 32, 64)
@@ -28,6 +30,7 @@ _POSITIONS: Final = 64 * 512
 SPREAD_SESSIONS: Final = 32
 SPREAD_CONTEXT: Final = 128
 PROMPT: Final = 512
+_GAPS_S: Final = 5.0
 
 Progress = Callable[[str], None]
 
@@ -44,6 +47,7 @@ def measure(bundle: Bundle, *, device: str, threads: int | None, rounds: int, te
             "spread": bench.spread,
             "idle_rows": bench.idle_rows,
             "loop": bench.loop,
+            "event_loop": bench.event_loop,
         }
         result: dict[str, Any] = {"model": _model(bundle), "device": device, "rounds": rounds, "machine": describe()}
         for name, section in sections.items():
@@ -187,6 +191,13 @@ class EngineBench:
             "cases": [{"sessions": n, **t, "tokens_per_s": n / t["wall_s"]} for n, t in timed.items()],
             "drawing_32_rows": [{"way": way, "wall_s": t["wall_s"], "cpu_s": t["cpu_s"]} for way, t in drawn.items()],
         }
+
+    def event_loop(self) -> dict[str, Any]:
+        """What the loop feels of 32 sessions that decode, and what is left of the bare loop's speed."""
+        for row in range(self.engine.rows):
+            self.engine.clear(row)
+            self._filled[row] = 0
+        return asyncio.run(measure_gaps(self.engine, sessions=SPREAD_SESSIONS, seconds=_GAPS_S))
 
     # -- pieces -------------------------------------------------------------------------------------------------------
 

@@ -77,4 +77,7 @@ def _report(result: dict[str, Any]) -> str:
     loop += [(str(case["sessions"]), f"{case['tokens_per_s']:.1f}") for case in result["loop"]["cases"]]
     draw: list[tuple[str, ...]] = [("drawing 32 tokens", "ms")]
     draw += [(case["way"], f"{1000 * case['wall_s']:.2f}") for case in result["loop"]["drawing_32_rows"]]
-    return "\n\n".join(columns(table) for table in (prefill, decode, splits, idle, loop, draw))
+    gaps: list[tuple[str, ...]] = [("event loop kept waiting, ms", "median", "99 %", "longest")]
+    for name, case in (("engine idle", "idle_ms"), ("32 sessions decode", "decoding_ms")):
+        gaps.append((name, *(f"{result['event_loop'][case][figure]:.1f}" for figure in ("median", "p99", "longest"))))
+    return "\n\n".join(columns(table) for table in (prefill, decode, splits, idle, loop, draw, gaps))
