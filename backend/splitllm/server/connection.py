@@ -34,6 +34,8 @@ _OUTBOX_LIMIT = 256
 _HELLO_S = 30.0
 #: A peer that answers no ping for so long is gone.
 _SILENT_S = 30.0
+#: Seconds that a peer which does not read still gets to take the reason why it is let go.
+_LAST_WORD_S = 1.0
 _CLOSE_CODES = {"shutting_down": 1001, "message_too_large": 1009, "internal": 1011}
 
 
@@ -148,11 +150,23 @@ class Connection:
                         await self._socket.send_bytes(item)
             except (TimeoutError, ConnectionError) as error:
                 if isinstance(error, TimeoutError):
-                    self._account.dropped("slow_reader")
+                    await self._let_go_of_slow_reader()
                 self._abort()  # a polite close would wait for a peer that does not read
                 return
             finally:
                 self._outbox.task_done()
+
+    async def _let_go_of_slow_reader(self) -> None:
+        """Say why, behind what waits to be read: a peer that wakes up in this moment learns it."""
+        self._account.dropped("slow_reader")
+        self._release()
+        error = ProtocolError("You do not read what the server sends; read on, and reconnect.", code="slow_reader")
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            async with asyncio.timeout(_LAST_WORD_S):
+                for action in self._machine.fail(error):
+                    if isinstance(action, Send):
+                        await self._socket.send_str(encode_message(action.message))
+                await self._socket.close(code=1008, message=b"slow_reader")
 
     async def _watch(self) -> None:
         """Ping for the round trip; end a session that fell silent."""

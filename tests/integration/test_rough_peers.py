@@ -1,0 +1,135 @@
+"""Peers that fall silent, do not read, or send too much: each is let go, and told why as far as it can be."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import pty
+import signal
+import socket as sockets
+import struct
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import websockets
+from aiohttp import web
+
+from splitllm.bundle import Bundle
+from splitllm.server import connection
+from splitllm.server.app import Server, make_app
+from splitllm.server.config import ServerConfig
+from splitllm.server.serve import bind, load
+from tests.integration.test_wire import HELLO, OPEN, REPORT, Peer, is_well, peer
+from tests.support import ServerProcess
+
+
+@contextlib.asynccontextmanager
+async def serving(bundle: Bundle, **settings: Any) -> AsyncIterator[tuple[str, Server]]:
+    """A server in this process, with limits that the command line does not offer: its URL, and itself."""
+    listener = bind("127.0.0.1", 0)
+    listener.setsockopt(sockets.SOL_SOCKET, sockets.SO_SNDBUF, 4096)  # so that a peer that does not read soon shows
+    server = load(ServerConfig(bundle.folder, **settings))
+    runner = web.AppRunner(make_app(server), access_log=None)
+    await runner.setup()
+    try:
+        await web.SockSite(runner, listener).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", server
+    finally:
+        await runner.cleanup()
+        listener.close()
+
+
+AGAIN = {"type": "report", "client": REPORT, "split": 0, "expected_prompt_tokens": 8}
+
+
+async def test_a_message_that_is_too_large_is_refused_by_its_header(server: ServerProcess) -> None:
+    """Nothing of its payload is sent, so no reset can overtake the close frame, and the code can be demanded."""
+    async with peer(server, HELLO) as bad:
+        final_binary, masked_64_bit = 0x82, 0x80 | 127
+        bad.socket.transport.write(struct.pack("!BBQ4s", final_binary, masked_64_bit, 2 << 20, b"mask"))
+        assert await bad.ends() == 1009
+    await is_well(server)
+
+
+async def test_a_peer_that_answers_no_ping_is_let_go(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "_SILENT_S", 0.3)
+    monkeypatch.setattr(connection, "_PING_EVERY_S", 0.1)
+    async with serving(bundle) as (url, server), aiohttp.ClientSession() as http:
+        async with http.ws_connect(f"{url}/v1/session", autoping=False) as silent:
+            await silent.send_json(HELLO)
+            async for message in silent:
+                assert message.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.PING)
+            assert silent.close_code in (None, 1006)
+        # One that answers stays: it is the silence that ends a session, not its age.
+        async with websockets.connect(f"ws{url.removeprefix('http')}/v1/session", compression=None) as socket:
+            good = Peer(socket)
+            await good.say(HELLO)
+            assert (await good.hear())["type"] == "welcome"
+            await asyncio.sleep(0.9)
+            await good.say(OPEN)
+            assert (await good.hear())["type"] == "plan"
+            assert len(server.admission.sessions) == 1
+
+
+@pytest.mark.parametrize("wakes_up", [True, False])
+async def test_a_peer_that_does_not_read_is_let_go(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, wakes_up: bool
+) -> None:
+    monkeypatch.setattr(connection, "_LAST_WORD_S", 30.0 if wakes_up else 0.1)
+    async with serving(bundle, send_timeout_s=0.5) as (url, server):
+        address = f"ws{url.removeprefix('http')}/v1/session"
+        async with websockets.connect(address, compression=None, max_queue=1, ping_interval=None) as socket:
+            deaf = Peer(socket)
+            for message in (HELLO, OPEN):
+                await deaf.say(message)
+                await deaf.hear()
+            flood = asyncio.create_task(_flood(deaf))
+            while server.admission.sessions:  # noqa: ASYNC110  # the server tells nobody
+                await asyncio.sleep(0.05)
+            flood.cancel()
+            await asyncio.gather(flood, return_exceptions=True)
+            if wakes_up:
+                codes = []
+                with contextlib.suppress(websockets.ConnectionClosed):
+                    while True:
+                        heard = await deaf.hear()
+                        codes += [heard["code"]] if heard["type"] == "error" else []
+                assert codes == ["slow_reader"]
+            socket.transport.abort()  # a polite close would wait for what this peer has not read
+
+
+async def _flood(deaf: Peer) -> None:
+    """Questions without end, whose answers nobody reads."""
+    with contextlib.suppress(websockets.ConnectionClosed):
+        while True:
+            await deaf.say(AGAIN)
+
+
+def test_ctrl_c_at_the_prompt_of_chat_ends_it(server: ServerProcess, cache: Path) -> None:
+    """On a terminal of its own, as a person has it; the reading thread must not keep the process alive."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "splitllm.cli", "chat", server.url, "--split", "0", "--cache", str(cache)]
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
+    os.close(theirs)
+    try:
+        seen = b""
+        while b"> " not in seen:
+            seen += os.read(ours, 1024)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        with contextlib.suppress(OSError):  # the terminal is gone with its last process
+            while piece := os.read(ours, 1024):
+                seen += piece
+        assert b"splitllm: stopped" in seen
+        assert b"Traceback" not in seen
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        os.close(ours)
