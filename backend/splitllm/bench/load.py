@@ -60,6 +60,7 @@ class LoadTest:
     most_answer: int = 128
     most_think_ms: float = 5000.0
     max_sessions: int = 48
+    rounds: int = 2
     server_core: int = 0
     client_core: int = 1
 
@@ -137,7 +138,7 @@ def measure_costs(test: LoadTest) -> ServerModel:
         path = Path(folder) / "profile.json"
         command = [
             sys.executable, "-m", "splitllm.cli", "bench", "capacity", "--bundle", str(test.bundle),
-            "--save-profile", str(path),
+            "--save-profile", str(path), "--rounds", str(test.rounds),
         ]  # fmt: skip
         core = test.server_core
         done = subprocess.run(  # noqa: S603  # our own command line

@@ -45,6 +45,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--profile", metavar="FILE", help="costs of a server (default: the committed profile)")
     parser.add_argument("--bundle", metavar="DIR", help="measure the costs now, with this bundle, on one core")
     parser.add_argument("--save-profile", metavar="FILE", help="with --bundle: write the costs there, and simulate not")
+    parser.add_argument(
+        "--rounds", type=int, default=5, metavar="N", help="with --bundle: rounds to measure (default: 5)"
+    )
     parser.add_argument("--rates", type=_numbers, default=(1, 2, 3, 4, 5, 6), metavar="R,…", help="requests a second")
     parser.add_argument("--policies", default=",".join(POLICIES), metavar="P,…", help="which to compare (default: all)")
     parser.add_argument("--seeds", type=_numbers, default=(1,), metavar="S,…", help="one run for each (default: 1)")
@@ -105,7 +108,7 @@ def _server(args: argparse.Namespace) -> ServerModel:
     if args.bundle is not None:
         if args.profile is not None:
             raise UsageError("give --profile or --bundle, not both")
-        return measure(Path(args.bundle))
+        return measure(Path(args.bundle), _positive(args.rounds, "--rounds"))
     if args.save_profile is not None:
         raise UsageError("--save-profile writes what --bundle DIR measures: add --bundle")
     if args.profile is None and not _COMMITTED.is_file():
@@ -113,7 +116,7 @@ def _server(args: argparse.Namespace) -> ServerModel:
     return ServerModel.from_json(read_json(args.profile or str(_COMMITTED)))
 
 
-def measure(bundle_folder: Path) -> ServerModel:
+def measure(bundle_folder: Path, rounds: int) -> ServerModel:
     """The costs of serving a bundle on one core of this machine, by the processor's own time.
 
     Raises:
@@ -133,6 +136,7 @@ def measure(bundle_folder: Path) -> ServerModel:
         return measure_server(
             engine,
             made_by=f"{bundle.spec.name}, float32, one core of {_processor()}, least of several rounds, processor time",
+            rounds=rounds,
             clock=time.process_time,
             progress=_progress("rounds"),
         )
