@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+import numpy as np
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from splitllm.bundle import BLOCK_INPUTS
 from splitllm.errors import ExportError
 
 from .fuse import fuse_norms, fuse_sums
 from .modules import Sizes
-from .simplify import drop_dead_code, simplify
+from .simplify import attribute, drop_dead_code, simplify
 from .weightless import Part
 
 _PRODUCER: Final = "splitllm"
@@ -83,6 +84,7 @@ def _finish(part: Part, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.Va
     fuse_norms(graph)
     simplify(model)
     fuse_sums(graph)
+    _keep_softcaps_off_webgpu(graph)
     used = {name for node in graph.node for name in node.input} | set(BLOCK_INPUTS)
     for value in [value for value in graph.input if value.name not in used]:
         graph.input.remove(value)
@@ -94,9 +96,9 @@ def _clean_model(graph: GraphProto) -> ModelProto:
     """A new model around what computes, without whatever else the tracer noted (paths, stack traces, versions)."""
     nodes = [helper.make_node(n.op_type, n.input, n.output, n.name, domain=n.domain or None) for n in graph.node]
     for node, old in zip(nodes, graph.node, strict=True):
-        node.attribute.extend(sorted(old.attribute, key=lambda attribute: attribute.name))
-        for attribute in node.attribute:
-            attribute.doc_string = ""
+        node.attribute.extend(sorted(old.attribute, key=lambda a: a.name))
+        for entry in node.attribute:
+            entry.doc_string = ""
     clean = helper.make_graph(nodes, "main", list(graph.input), list(graph.output), list(graph.initializer))
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid(_MICROSOFT, 1)]
     return helper.make_model(clean, producer_name=_PRODUCER, opset_imports=opsets, ir_version=8)
@@ -109,6 +111,21 @@ def _constants_to_initializers(graph: GraphProto) -> None:
             graph.initializer.append(TensorProto.FromString(value.SerializeToString()))
             graph.initializer[-1].name = node.output[0]
             graph.node.remove(node)
+
+
+def _keep_softcaps_off_webgpu(graph: GraphProto) -> None:
+    """ONNX Runtime 1.30 on WebGPU computes attention without its softcap and says nothing (found in Chromium).
+
+    So the block gets an operator that WebGPU lacks: there it does not load, and the page says so and goes elsewhere.
+    """
+    for node in [node for node in graph.node if node.op_type == "GroupQueryAttention"]:
+        if not attribute(node, "softcap", 0.0):
+            continue
+        total, same = node.input[6], f"{node.input[6]}.off_webgpu"
+        graph.initializer.append(numpy_helper.from_array(np.array(0, np.int32), f"{same}.zero"))
+        node.input[6] = same
+        place = list(graph.node).index(node)
+        graph.node.insert(place, helper.make_node("BitwiseXor", [total, f"{same}.zero"], [same], "OffWebGPU"))
 
 
 def _rename(graph: GraphProto) -> None:
