@@ -42,6 +42,8 @@ export type Command =
       readonly type: 'ask';
       readonly ask: number;
       readonly messages: readonly ChatMessage[];
+      /** What the answer begins with already, when one that was cut short goes on. */
+      readonly begin?: string;
       readonly sampling: Sampling;
       readonly maxTokens: number;
       readonly stop: readonly string[];
@@ -78,11 +80,11 @@ export interface AnswerStats {
   readonly tpotMs: number | null;
   readonly serverBlocksRun: number;
   readonly serverBlocksSaved: number;
-}
-
   /** Milliseconds of the server's engine that the answer took, and what it would have taken beyond that alone; estimates. */
   readonly serverMsRun: number;
   readonly serverMsSaved: number;
+}
+
 export type FinishReason = 'stop' | 'stop_string' | 'length' | 'cancelled';
 
 export interface Diagnostics {
@@ -107,7 +109,7 @@ export type EngineEvent =
   | { readonly type: 'notice'; readonly code: string; readonly sentence: string }
   /** More text of answer `ask`. */
   | { readonly type: 'text'; readonly ask: number; readonly text: string }
-  /** The answer is complete; `text` is all of it (a stop string is cut off). */
+  /** The answer is complete; `text` is all of it, with what it began with (a stop string is cut off). */
   | { readonly type: 'finished'; readonly ask: number; readonly text: string; readonly finishReason: FinishReason; readonly stats: AnswerStats }
   /** An answer failed (`ask` set) or the engine cannot go on (`ask` null). */
   | { readonly type: 'failed'; readonly ask: number | null; readonly code: string; readonly sentence: string }

@@ -1,16 +1,22 @@
-/** What a person can do, as one object: each action changes the state and tells the engine. */
+/** What a person can do with the answers of the open conversation: each action changes the state and tells the engine. */
 import type { Command, Diagnostics, EngineEvent, EngineOptions } from '../api';
+import type { Turn } from './conversation';
 import type { EngineHandle } from './engine';
+import { newId } from './ids';
 import type { Settings } from './settings';
 import { messagesFor, openAnswer } from './state';
 import type { Store } from './store';
 
 export interface Chat {
   send(question: string): void;
-  /** Ask the last question again. */
-  retry(): void;
+  /** Another answer to the same question; the former one is kept as a version. */
+  regenerate(turn: string): void;
+  /** Another question in the place of this one; the former one, and all that followed, is kept as a version. */
+  edit(turn: string, question: string): void;
+  /** Go on with the last answer where it was cut short. */
+  goOn(): void;
+  showVersion(turn: string): void;
   stop(): void;
-  clear(): void;
   reconnect(): void;
   dismiss(code: string): void;
   configure(settings: Settings): void;
@@ -19,7 +25,7 @@ export interface Chat {
 
 const DIAGNOSTICS_TIMEOUT_MS = 10_000;
 
-export function createChat(store: Store, options: EngineOptions, startEngine: () => EngineHandle): Chat {
+export function createChat(store: Store, options: EngineOptions, startEngine: () => EngineHandle, now: () => number = Date.now): Chat {
   let engine = start();
   let diagnosed: ((diagnostics: Diagnostics) => void)[] = [];
 
@@ -48,19 +54,26 @@ export function createChat(store: Store, options: EngineOptions, startEngine: ()
     engine.post(command);
   }
 
-  /** Runs after the state holds the question; an engine that failed is started again first. */
-  function ask(number: number): void {
+  /** Runs after the state holds the question as its last; an engine that failed is started again first. */
+  function ask(begin: string): void {
     if (store.state().engineFailure !== null) restart();
     const state = store.state();
-    const { temperature, seed, maxTokens } = state.settings;
+    const { temperature, topP, seed, maxTokens } = state.settings;
     post({
       type: 'ask',
-      ask: number,
+      ask: state.lastAsk,
       messages: messagesFor(state),
-      sampling: { temperature, topP: 1, topK: 0, minP: 0, repetitionPenalty: 1, seed },
+      begin,
+      sampling: { temperature, topP, topK: 0, minP: 0, repetitionPenalty: 1, seed },
       maxTokens,
       stop: [],
     });
+  }
+
+  function askAfter(parent: string | null, question: string, begin = ''): void {
+    const number = store.state().lastAsk + 1;
+    store.dispatch({ type: 'asked', ask: number, id: newId(), at: now(), parent, question, begin });
+    ask(begin);
   }
 
   function stop(): void {
@@ -70,24 +83,49 @@ export function createChat(store: Store, options: EngineOptions, startEngine: ()
     store.dispatch({ type: 'stop_pressed' });
   }
 
+  function shown(id: string): Turn | undefined {
+    return store.state().turns.find((turn) => turn.id === id);
+  }
+
   return {
     send(question) {
       if (question.trim() === '' || openAnswer(store.state()) !== null) return;
-      const number = store.state().lastAsk + 1;
-      store.dispatch({ type: 'asked', ask: number, question: question.trim() });
-      ask(number);
+      askAfter(store.state().conversation.leaf, question.trim());
     },
-    retry() {
-      if (store.state().turns.length === 0 || openAnswer(store.state()) !== null) return;
-      const number = store.state().lastAsk + 1;
-      store.dispatch({ type: 'asked_again', ask: number });
-      ask(number);
+    regenerate(id) {
+      const turn = shown(id);
+      if (turn === undefined) return;
+      stop();
+      // An answer of this page that holds nothing is not worth a version; one of another tab is not ours to write.
+      if (turn.answer.ask > 0 && turn.answer.text === '' && store.state().conversation.leaf === id) {
+        store.dispatch({ type: 'asked_again', ask: store.state().lastAsk + 1, id });
+        ask('');
+      } else {
+        askAfter(turn.parent, turn.question);
+      }
+    },
+    edit(id, question) {
+      const turn = shown(id);
+      if (turn === undefined || question.trim() === '') return;
+      stop();
+      askAfter(turn.parent, question.trim());
+    },
+    goOn() {
+      const turn = store.state().turns.at(-1);
+      if (turn === undefined || openAnswer(store.state()) !== null) return;
+      const begin = turn.answer.text;
+      if (turn.answer.ask > 0) {
+        store.dispatch({ type: 'continued', ask: store.state().lastAsk + 1, id: turn.id });
+        ask(begin);
+      } else {
+        askAfter(turn.parent, turn.question, begin);
+      }
+    },
+    showVersion(id) {
+      stop();
+      store.dispatch({ type: 'version_chosen', id });
     },
     stop,
-    clear() {
-      stop();
-      store.dispatch({ type: 'chat_cleared' });
-    },
     reconnect: restart,
     dismiss(code) {
       store.dispatch({ type: 'notice_dismissed', code });

@@ -1,12 +1,19 @@
-/** The page's beginning: builds store, engine and views, and draws at most once a frame. */
+/** The page's beginning: builds store, engine, library and views, and draws at most once a frame. */
 import type { Diagnostics } from '../api';
 import { createChat } from './chat';
+import { addressedChat, followAddress } from './address';
 import { startEngine } from './engine';
+import { newId } from './ids';
+import { createLibrary } from './library';
 import { parseParameters } from './parameters';
+import { readSettings, writeSettings } from './storage/preferences';
 import { initialState } from './state';
+import { ChatDatabase } from './storage/database';
 import { createStore } from './store';
+import { createChats } from './views/chats';
 import { createComposer } from './views/composer';
 import { createConversation } from './views/conversation';
+import { createDetails } from './views/details';
 import { byId } from './views/dom';
 import { focusMessage } from './views/focus';
 import { createNotices } from './views/notices';
@@ -21,18 +28,24 @@ declare global {
   }
 }
 
-const { options, settings, notices } = parseParameters(location.search, location.origin);
-const store = createStore(initialState(settings));
+const { options, settings, notices } = parseParameters(location.search, location.origin, readSettings());
+const store = createStore(initialState(settings, newId(), addressedChat() !== null));
+// The engine starts first: it connects while the browser opens what it keeps.
 const chat = createChat(store, options, startEngine);
+const library = createLibrary(store, ChatDatabase.open().catch(() => null), new BroadcastChannel('splitllm-chats'), () => {
+  chat.stop();
+});
 
 const views = [
   createWelcome(chat),
-  createNotices(chat),
+  createNotices(chat, library),
   createConversation(chat),
   createComposer(chat, () => store.state()),
+  createChats(library),
   createSplitPanel(),
 ];
-createSettingsForm(chat, store.state());
+createSettingsForm(chat, settings, writeSettings);
+createDetails(chat, () => store.state());
 
 let drawing = false;
 store.subscribe(() => {
@@ -50,11 +63,19 @@ function draw(): void {
 }
 
 byId('new-chat', HTMLButtonElement).addEventListener('click', () => {
-  chat.clear();
+  library.begin();
   byId('message', HTMLTextAreaElement).focus();
+});
+// A page that is hidden may be gone the next moment, without another word.
+document.addEventListener('visibilitychange', () => {
+  if (document.visibilityState === 'hidden') void library.flush();
+});
+addEventListener('pagehide', () => {
+  library.goingAway();
 });
 
 for (const notice of notices) store.dispatch({ type: 'notice', ...notice });
 window.splitllm = { diagnostics: () => chat.diagnostics() };
 draw();
 focusMessage();
+void followAddress(store, library);

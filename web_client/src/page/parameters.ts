@@ -24,7 +24,8 @@ interface Rule<T> {
   readonly read: (text: string) => T | undefined;
 }
 
-export function parseParameters(search: string, origin: string): Parameters {
+/** `kept` are the settings of the last visit; the address goes before them. */
+export function parseParameters(search: string, origin: string, kept: Settings = DEFAULT_SETTINGS): Parameters {
   const query = new URLSearchParams(search);
   const notices: Notice[] = [];
 
@@ -48,22 +49,22 @@ export function parseParameters(search: string, origin: string): Parameters {
     backend: take('backend', oneOf(auto, [auto, ...BACKENDS])),
     variant: take('variant', oneOf(auto, [auto, ...VARIANTS])),
     wire: take('wire', oneOf('float16', WIRES)),
-  };
     effort: take<number | null>('effort', { fallback: null, allowed: 'a share from 0 to 1', read: share }),
+  };
   const settings: Settings = {
-    ...DEFAULT_SETTINGS,
+    ...kept,
     temperature: take('temperature', {
-      fallback: DEFAULT_SETTINGS.temperature,
+      fallback: kept.temperature,
       allowed: `a number from ${String(TEMPERATURE.min)} to ${String(TEMPERATURE.max)}`,
       read: temperature,
     }),
     seed: take<number | null>('seed', {
-      fallback: DEFAULT_SETTINGS.seed,
+      fallback: kept.seed,
       allowed: 'a whole number from 0',
       read: (text) => wholeNumber(text, SEED),
     }),
     maxTokens: take('max_tokens', {
-      fallback: DEFAULT_SETTINGS.maxTokens,
+      fallback: kept.maxTokens,
       allowed: `a whole number from ${String(MAX_TOKENS.min)} to ${String(MAX_TOKENS.max)}`,
       read: (text) => wholeNumber(text, MAX_TOKENS),
     }),
@@ -85,18 +86,18 @@ function wholeNumber(text: string, range: { min: number; max: number }): number 
   return inRange(value, range) ? value : undefined;
 }
 
-function temperature(text: string): number | undefined {
 function share(text: string): number | undefined {
   const value = decimal(text);
   return value === undefined || value > 1 ? undefined : value;
 }
 
-  // Number() alone would read '' as 0 and '0x1' as 1.
+function temperature(text: string): number | undefined {
   const value = decimal(text);
   return value !== undefined && inRange(value, TEMPERATURE) ? value : undefined;
 }
 
 function decimal(text: string): number | undefined {
+  // Number() alone would read '' as 0 and '0x1' as 1.
   return /^(\d+\.?\d*|\.\d+)$/.test(text) ? Number(text) : undefined;
 }
 

@@ -1,6 +1,8 @@
 /** What a person can set for the answers; the URL gives the first values. */
 export interface Settings {
   readonly temperature: number;
+  /** Only the likeliest tokens that together have this much probability are drawn from; 1 for all. */
+  readonly topP: number;
   readonly maxTokens: number;
   readonly seed: number | null;
   /** The system prompt; empty for none. */
@@ -13,11 +15,40 @@ export interface Range {
 }
 
 export const TEMPERATURE: Range = { min: 0, max: 2 };
+export const TOP_P: Range = { min: 0.05, max: 1 };
 export const MAX_TOKENS: Range = { min: 1, max: 8192 };
 export const SEED: Range = { min: 0, max: Number.MAX_SAFE_INTEGER };
 
-export const DEFAULT_SETTINGS: Settings = { temperature: 0, maxTokens: 256, seed: null, instructions: '' };
+export const DEFAULT_SETTINGS: Settings = { temperature: 0, topP: 1, maxTokens: 256, seed: null, instructions: '' };
+
+export const LONGEST_INSTRUCTIONS = 20_000;
 
 export function inRange(value: number, range: Range): boolean {
   return value >= range.min && value <= range.max;
+}
+
+/** Settings as they were kept: each value that cannot be used, whatever wrote it, gives way to the default. */
+export function settingsFrom(kept: string | null): Settings {
+  let value: Partial<Record<keyof Settings, unknown>>;
+  try {
+    value = Object(JSON.parse(kept ?? '{}')) as typeof value;
+  } catch {
+    value = {};
+  }
+  const { temperature, topP, maxTokens, seed, instructions } = DEFAULT_SETTINGS;
+  return {
+    temperature: isNumber(value.temperature, TEMPERATURE) ? value.temperature : temperature,
+    topP: isNumber(value.topP, TOP_P) ? value.topP : topP,
+    maxTokens: isWhole(value.maxTokens, MAX_TOKENS) ? value.maxTokens : maxTokens,
+    seed: isWhole(value.seed, SEED) ? value.seed : seed,
+    instructions: typeof value.instructions === 'string' ? value.instructions.slice(0, LONGEST_INSTRUCTIONS) : instructions,
+  };
+}
+
+export function isNumber(value: unknown, range: Range): value is number {
+  return typeof value === 'number' && inRange(value, range);
+}
+
+export function isWhole(value: unknown, range: Range): value is number {
+  return isNumber(value, range) && Number.isInteger(value);
 }

@@ -2,34 +2,28 @@
  * What the page knows, and how events change it. Pure: no DOM, no clock, no engine.
  * Views are drawn from a `State` and nothing else.
  */
-import type { AnswerStats, ChatMessage, EngineEvent, FinishReason, Phase, SplitState } from '../api';
+import type { AnswerStats, ChatMessage, EngineEvent, Phase, SplitState } from '../api';
+import { emptyAnswer, emptyConversation, isOpen, leafBelow, merge, pathOf, together, withTurn, type Answer, type Conversation, type Turn } from './conversation';
 import type { Settings } from './settings';
 
-/** `waiting` until the first text, `stopped` when the person cut it short. */
-export type AnswerStatus = 'waiting' | 'streaming' | 'finished' | 'stopped' | 'failed';
-
-export interface Answer {
-  readonly ask: number;
-  readonly status: AnswerStatus;
-  readonly text: string;
-  readonly finishReason: FinishReason | null;
-  readonly stats: AnswerStats | null;
-  /** The split in force when the answer ended; the panel may have moved on since. */
-  readonly split: SplitState | null;
-  /** Why it failed. */
-  readonly sentence: string | null;
+/** What can be done about a notice. */
+export interface NoticeAction {
+  readonly label: string;
+  readonly restore: string;
 }
 
-/** One question and its answer; asking again replaces the answer and keeps the turn. */
-export interface Turn {
-  readonly id: number;
-  readonly question: string;
-  readonly answer: Answer;
+/** A conversation in the list of those that are kept. */
+export interface ChatSummary {
+  readonly id: string;
+  readonly title: string;
 }
 
 export interface Notice {
   readonly code: string;
   readonly sentence: string;
+  readonly action?: NoticeAction;
+  /** Nothing went wrong. */
+  readonly good?: boolean;
 }
 
 export interface State {
@@ -38,7 +32,13 @@ export interface State {
   readonly totalBytes: number;
   readonly blocksReady: number;
   readonly split: SplitState | null;
+  readonly conversation: Conversation;
+  /** The path through the conversation that is shown. */
   readonly turns: readonly Turn[];
+  /** The conversations that are kept, the newest first. */
+  readonly chats: readonly ChatSummary[];
+  /** A kept conversation is being read, so that none is shown for a moment. */
+  readonly opening: boolean;
   /** Highest number given to an ask. It survives a new chat, so that events of an old chat never match a new answer. */
   readonly lastAsk: number;
   readonly lastStats: AnswerStats | null;
@@ -49,24 +49,36 @@ export interface State {
 }
 
 export type UserEvent =
-  | { readonly type: 'asked'; readonly ask: number; readonly question: string }
-  | { readonly type: 'asked_again'; readonly ask: number }
+  /** A question after `parent`, or as another version of what comes after it. */
+  | { readonly type: 'asked'; readonly ask: number; readonly id: string; readonly at: number; readonly parent: string | null; readonly question: string; readonly begin?: string }
+  /** The same turn again, in place: nothing of its answer was there yet. */
+  | { readonly type: 'asked_again'; readonly ask: number; readonly id: string }
+  /** More of an answer that was cut short. */
+  | { readonly type: 'continued'; readonly ask: number; readonly id: string }
   | { readonly type: 'stop_pressed' }
-  | { readonly type: 'chat_cleared' }
+  | { readonly type: 'version_chosen'; readonly id: string }
+  | { readonly type: 'conversation_opened'; readonly conversation: Conversation }
+  /** Another tab has written to this conversation. */
+  | { readonly type: 'conversation_merged'; readonly id: string; readonly title: string | null; readonly turns: readonly Turn[] }
+  | { readonly type: 'chats_listed'; readonly chats: readonly ChatSummary[] }
+  | { readonly type: 'notice_shown'; readonly notice: Notice }
   | { readonly type: 'notice_dismissed'; readonly code: string }
   | { readonly type: 'settings_changed'; readonly settings: Settings }
   | { readonly type: 'engine_started' };
 
 export type PageEvent = EngineEvent | UserEvent;
 
-export function initialState(settings: Settings): State {
+export function initialState(settings: Settings, id = '', opening = false): State {
   return {
     phase: 'connecting',
     doneBytes: 0,
     totalBytes: 0,
     blocksReady: 0,
     split: null,
+    conversation: emptyConversation(id),
     turns: [],
+    chats: [],
+    opening,
     lastAsk: 0,
     lastStats: null,
     notices: [],
@@ -98,19 +110,26 @@ export function reduce(state: State, event: PageEvent): State {
     case 'diagnostics':
       return state;
     case 'asked': {
-      const turn = { id: event.ask, question: event.question, answer: emptyAnswer(event.ask) };
-      return { ...state, turns: [...state.turns, turn], lastAsk: event.ask };
+      const { ask, id, at, parent, question, begin = '' } = event;
+      const answer = begin === '' ? emptyAnswer(ask) : { ...emptyAnswer(ask), status: 'streaming' as const, text: begin };
+      return { ...withConversation(state, withTurn(state.conversation, { id, parent, createdAt: at, question, answer })), lastAsk: ask };
     }
-    case 'asked_again': {
-      const last = state.turns.at(-1);
-      if (last === undefined) return state;
-      const again = { ...last, answer: emptyAnswer(event.ask) };
-      return { ...state, turns: [...state.turns.slice(0, -1), again], lastAsk: event.ask };
-    }
+    case 'asked_again':
+      return { ...changed(state, event.id, () => emptyAnswer(event.ask)), lastAsk: event.ask };
+    case 'continued':
+      return { ...changed(state, event.id, (answer) => reopened(answer, event.ask)), lastAsk: event.ask };
     case 'stop_pressed':
       return stop(state);
-    case 'chat_cleared':
-      return { ...state, turns: [] };
+    case 'version_chosen':
+      return withConversation(state, { ...state.conversation, leaf: leafBelow(state.conversation, event.id) });
+    case 'conversation_opened':
+      return { ...withConversation(state, event.conversation), opening: false, lastStats: null };
+    case 'conversation_merged':
+      return event.id === state.conversation.id ? withConversation(state, merge(state.conversation, event.turns, event.title)) : state;
+    case 'chats_listed':
+      return { ...state, chats: event.chats };
+    case 'notice_shown':
+      return withNotice(state, event.notice);
     case 'notice_dismissed':
       return { ...state, notices: state.notices.filter((notice) => notice.code !== event.code) };
     case 'settings_changed':
@@ -146,31 +165,39 @@ export function messagesFor(state: State): readonly ChatMessage[] {
   return messages;
 }
 
-function isOpen(answer: Answer): boolean {
-  return answer.status === 'waiting' || answer.status === 'streaming';
+function withConversation(state: State, conversation: Conversation): State {
+  return { ...state, conversation, turns: pathOf(conversation) };
 }
 
-function emptyAnswer(ask: number): Answer {
-  return { ask, status: 'waiting', text: '', finishReason: null, stats: null, split: null, sentence: null };
+function reopened(answer: Answer, ask: number): Answer {
+  return { ...answer, ask, status: 'streaming', finishReason: null, earlier: answer.stats, stats: null, sentence: null };
 }
 
 function failed(answer: Answer, sentence: string): Answer {
   return isOpen(answer) ? { ...answer, status: 'failed', sentence } : answer;
 }
 
-/** Change the answer with this number; events for an answer that is gone change nothing. */
-function withAnswer(state: State, ask: number, change: (answer: Answer) => Answer): State {
-  const index = state.turns.findIndex((turn) => turn.answer.ask === ask);
-  const turn = state.turns[index];
+/** Change the answer of the turn with this id. */
+function changed(state: State, id: string, change: (answer: Answer) => Answer): State {
+  const { conversation } = state;
+  const index = conversation.turns.findIndex((turn) => turn.id === id);
+  const turn = conversation.turns[index];
   if (turn === undefined) return state;
   const answer = change(turn.answer);
-  return answer === turn.answer ? state : { ...state, turns: state.turns.with(index, { ...turn, answer }) };
+  if (answer === turn.answer) return state;
+  return withConversation(state, { ...conversation, turns: conversation.turns.with(index, { ...turn, answer }) });
+}
+
+/** Change the answer with this number; events for an answer that is gone change nothing. */
+function withAnswer(state: State, ask: number, change: (answer: Answer) => Answer): State {
+  const turn = state.conversation.turns.find(({ answer }) => answer.ask === ask);
+  return turn === undefined ? state : changed(state, turn.id, change);
 }
 
 function finish(state: State, event: EngineEvent & { type: 'finished' }): State {
   const next = withAnswer(state, event.ask, (answer) => {
-    const { finishReason, stats } = event;
-    const ending = { finishReason, stats, split: state.split };
+    const { finishReason } = event;
+    const ending = { finishReason, stats: together(answer.earlier, event.stats), split: state.split };
     if (isOpen(answer)) {
       const status = finishReason === 'cancelled' ? 'stopped' : 'finished';
       return { ...answer, ...ending, status, text: event.text };

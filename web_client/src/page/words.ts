@@ -1,7 +1,8 @@
 /** The sentences that describe a state; no DOM, so that they are tested as text. */
 import type { AnswerStats, Backend, SplitState } from '../api';
 import { bytesOf, count, milliseconds, rate } from './format';
-import type { Answer, State } from './state';
+import type { Answer } from './conversation';
+import type { State } from './state';
 
 export const BACKEND_NAMES: Readonly<Record<Backend, string>> = { webgpu: 'WebGPU', wasm: 'wasm', none: 'server only' };
 

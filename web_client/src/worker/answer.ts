@@ -11,26 +11,33 @@ const MOST_STOPS = 8;
 const LONGEST_STOP = 200;
 
 export class Answer {
+  /** Ids of what the answer begins with; they stand in the prompt. */
+  readonly begun: readonly number[];
   /** Ids of the answer so far, over all attempts. */
   readonly ids: number[] = [];
   /** What the server is told; stop strings that the protocol does not carry are looked for here alone. */
   readonly stop: readonly string[];
   private readonly text: AnswerText;
+  private readonly begunLength: number;
   private readonly asked = performance.now();
   private firstAt: number | null = null;
   private lastAt = 0;
   private blocksRun = 0;
   private blocksSaved = 0;
+  private msRun = 0;
+  private msSaved = 0;
 
   constructor(
     readonly ask: Ask,
-  private msRun = 0;
-  private msSaved = 0;
     codec: TextCodec,
   ) {
     const stop = ask.stop.filter((text) => text !== '');
     this.stop = stop.filter((text) => text.length <= LONGEST_STOP).slice(0, MOST_STOPS);
     this.text = new AnswerText((ids) => codec.decode(ids), stop);
+    const { begin = '' } = ask;
+    this.begun = begin === '' ? [] : codec.encode(begin);
+    // The page has this text already; the decoder needs it, for a word may begin in it and end after it.
+    this.begunLength = this.begun.length === 0 ? 0 : this.text.push(this.begun).length;
   }
 
   get sampling(): Sampling {
@@ -54,15 +61,16 @@ export class Answer {
   count(stats: Done['stats']): void {
     this.blocksRun += stats.server_blocks_run;
     this.blocksSaved += stats.server_blocks_saved;
+    this.msRun += stats.server_ms_run;
+    this.msSaved += stats.server_ms_saved;
   }
 
   finish(): { readonly rest: string; readonly text: string } {
-    return this.text.finish();
+    const { rest, text } = this.text.finish();
+    return { rest, text: `${this.ask.begin ?? ''}${text.slice(this.begunLength)}` };
   }
 
   get stats(): AnswerStats {
-    this.msRun += stats.server_ms_run;
-    this.msSaved += stats.server_ms_saved;
     const tokens = this.ids.length;
     return {
       tokens,
@@ -70,8 +78,8 @@ export class Answer {
       tpotMs: this.firstAt === null || tokens < 2 ? null : (this.lastAt - this.firstAt) / (tokens - 1),
       serverBlocksRun: this.blocksRun,
       serverBlocksSaved: this.blocksSaved,
+      serverMsRun: this.msRun,
+      serverMsSaved: this.msSaved,
     };
   }
 }
-      serverMsRun: this.msRun,
-      serverMsSaved: this.msSaved,

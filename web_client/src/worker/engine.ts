@@ -361,7 +361,7 @@ export class Engine {
     if (model === null) return;
     const answer = new Answer(ask, model.codec);
     this.open.set(ask.ask, answer);
-    const prompt = model.codec.encodeChat(ask.messages);
+    const prompt = [...model.codec.encodeChat(ask.messages), ...answer.begun];
     const reason = await this.attempt(answer, prompt).catch(async (error: unknown) => {
       // Who has stopped waits for nothing: the next question connects.
       if (error instanceof ConnectionError && this.stopRequested.has(ask.ask)) return 'cancelled';

@@ -37,7 +37,7 @@ class FakeEngine implements EngineHandle {
 }
 
 function begin(): { store: Store; chat: Chat; engines: FakeEngine[]; engine: () => FakeEngine } {
-  const store = createStore(initialState({ ...DEFAULT_SETTINGS, seed: 7 }));
+  const store = createStore(initialState({ ...DEFAULT_SETTINGS, seed: 7 }, 'c'));
   const engines: FakeEngine[] = [];
   const chat = createChat(store, OPTIONS, () => {
     const engine = new FakeEngine();
@@ -51,6 +51,8 @@ function begin(): { store: Store; chat: Chat; engines: FakeEngine[]; engine: () 
   };
   return { store, chat, engines, engine };
 }
+
+const turn = (store: Store): string => store.state().conversation.leaf ?? '';
 
 describe('a chat', () => {
   it('connects first, with the options', () => {
@@ -66,6 +68,7 @@ describe('a chat', () => {
       messages: [{ role: 'user', content: 'Hello?' }],
       sampling: { temperature: 0, topP: 1, topK: 0, minP: 0, repetitionPenalty: 1, seed: 7 },
       maxTokens: 256,
+      begin: '',
       stop: [],
     });
   });
@@ -75,7 +78,7 @@ describe('a chat', () => {
     chat.send(' \n ');
     chat.send('One');
     chat.send('Two');
-    chat.retry();
+    chat.goOn();
     expect(engine().types).toEqual(['connect', 'ask']);
   });
 
@@ -92,29 +95,65 @@ describe('a chat', () => {
     const { chat, store, engine } = begin();
     chat.send('One');
     engine().emit(failure(1));
-    chat.retry();
+    chat.regenerate(turn(store));
     expect(engine().commands.at(-1)).toMatchObject({ type: 'ask', ask: 2, messages: [{ role: 'user', content: 'One' }] });
     engine().emit(text(1, 'ghost'));
     engine().emit(finished(2, 'Yes.'));
     expect(lastAnswer(store.state()).text).toBe('Yes.');
   });
 
-  it('stops a running answer when it is cleared, and does not show what comes late', () => {
+  it('gives another answer beside the former one, which can be shown again', () => {
     const { chat, store, engine } = begin();
     chat.send('One');
-    chat.clear();
-    engine().emit(text(1, 'late'));
-    expect(engine().commands.at(-1)).toEqual({ type: 'stop', ask: 1 });
-    expect(store.state().turns).toEqual([]);
+    engine().emit(finished(1, 'First.'));
+    const first = turn(store);
+    chat.regenerate(first);
+    expect(engine().commands.at(-1)).toMatchObject({ ask: 2, messages: [{ role: 'user', content: 'One' }], begin: '' });
+    engine().emit(finished(2, 'Second.'));
+    chat.showVersion(first);
+    expect(lastAnswer(store.state()).text).toBe('First.');
+    expect(store.state().conversation.turns).toHaveLength(2);
+  });
+
+  it('puts an edited question in the place of the former, and loses nothing that followed', () => {
+    const { chat, store, engine } = begin();
+    chat.send('One');
+    engine().emit(finished(1, 'First.'));
+    const first = turn(store);
     chat.send('Two');
-    expect(engine().commands.at(-1)).toMatchObject({ ask: 2, messages: [{ content: 'Two' }] });
+    engine().emit(finished(2, 'Second.'));
+    chat.edit(first, ' Uno ');
+    expect(engine().commands.at(-1)).toMatchObject({ ask: 3, messages: [{ role: 'user', content: 'Uno' }] });
+    chat.stop();
+    chat.showVersion(first);
+    expect(store.state().turns.map(({ question }) => question)).toEqual(['One', 'Two']);
+  });
+
+  it('stops an answer that is under way before it makes another version of it', () => {
+    const { chat, store, engine } = begin();
+    chat.send('One');
+    engine().emit(text(1, 'Half'));
+    chat.regenerate(turn(store));
+    expect(engine().types.slice(1)).toEqual(['ask', 'stop', 'ask']);
+    expect(store.state().conversation.turns.map(({ answer }) => answer.status)).toEqual(['stopped', 'waiting']);
+  });
+
+  it('goes on where an answer was cut short', () => {
+    const { chat, store, engine } = begin();
+    chat.send('One');
+    engine().emit(text(1, 'Once'));
+    chat.stop();
+    chat.goOn();
+    expect(engine().commands.at(-1)).toMatchObject({ type: 'ask', ask: 2, begin: 'Once', messages: [{ role: 'user', content: 'One' }] });
+    engine().emit(text(2, ' upon'));
+    expect(lastAnswer(store.state()).text).toBe('Once upon');
   });
 
   it('starts a failed engine again before it asks', () => {
     const { chat, store, engines } = begin();
     chat.send('One');
     engines[0]?.emit(failure(null));
-    chat.retry();
+    chat.regenerate(turn(store));
     expect(engines).toHaveLength(2);
     expect(engines[0]?.closed).toBe(true);
     expect(engines[1]?.types).toEqual(['connect', 'ask']);

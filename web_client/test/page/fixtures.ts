@@ -1,6 +1,7 @@
 import type { AnswerStats, EngineEvent, SplitState } from '../../src/api';
 import { DEFAULT_SETTINGS } from '../../src/page/settings';
-import { initialState, reduce, type Answer, type PageEvent, type State } from '../../src/page/state';
+import type { Answer } from '../../src/page/conversation';
+import { initialState, reduce, type PageEvent, type State } from '../../src/page/state';
 
 export const STATS: AnswerStats = { tokens: 32, ttftMs: 240, tpotMs: 70.4, serverBlocksRun: 96, serverBlocksSaved: 160, serverMsRun: 300, serverMsSaved: 200 };
 
@@ -25,8 +26,9 @@ export function after(...events: readonly PageEvent[]): State {
   return events.reduce(reduce, initialState(DEFAULT_SETTINGS));
 }
 
-export function asked(ask: number, question = 'Hello?'): PageEvent {
-  return { type: 'asked', ask, question };
+/** Turn `t<ask>`, after the turn of the ask before it. */
+export function asked(ask: number, question = 'Hello?', parent = ask > 1 ? `t${String(ask - 1)}` : null): PageEvent {
+  return { type: 'asked', ask, id: `t${String(ask)}`, at: ask, parent, question };
 }
 
 export function text(ask: number, words: string): EngineEvent {

@@ -56,14 +56,14 @@ describe('Markdown', () => {
 
   it('renders emphasis, lists, tables and headings below the one of the page', () => {
     const page = html(RICH);
-    for (const piece of ['<h2 dir="auto">Title</h2>', '<em>paragraph</em>', '<li dir="auto">deeper</li>', 'align="right"', '<ol dir="auto" start="3">', '<blockquote']) expect(page).toContain(piece);
+    for (const piece of ['<h2 dir="auto">Title</h2>', '<em>paragraph</em>', '<li dir="auto">deeper</li>', 'align="right"', 'start="3"', '<blockquote']) expect(page).toContain(piece);
     expect(page).not.toContain('<h1');
   });
 
   it('gives code its language, a copy button, and its text untouched', () => {
     const block = streamed(RICH, 3).querySelector('.code');
     expect(block?.querySelector('.language')?.textContent).toBe('python');
-    expect(block?.querySelector('button')?.getAttribute('aria-label')).toBe('Copy code');
+    expect(block?.querySelector('button')?.textContent).toBe('Copy code');
     expect(block?.querySelector('pre')?.textContent).toBe('print("<b>")\n\n# not a heading\n');
   });
 

@@ -1,11 +1,12 @@
 import { describe, expect, it } from 'vitest';
+import { emptyConversation } from '../../src/page/conversation';
 import { messagesFor, openAnswer, reduce } from '../../src/page/state';
 import { after, asked, failure, finished, lastAnswer, splitState, STATS, text } from './fixtures';
 
 const split5 = { type: 'split', state: splitState(5) } as const;
 const stopPressed = { type: 'stop_pressed' } as const;
 const ready = { type: 'phase', phase: 'ready', doneBytes: 0, totalBytes: 0, blocksReady: 0 } as const;
-const cleared = { type: 'chat_cleared' } as const;
+const cleared = { type: 'conversation_opened', conversation: emptyConversation('new') } as const;
 
 describe('the engine', () => {
   it('keeps phase, bytes and blocks of the last phase event', () => {
@@ -83,15 +84,32 @@ describe('an answer', () => {
   });
 
   it('is replaced when asked again, in the same turn', () => {
-    const state = after(asked(1), failure(1), { type: 'asked_again', ask: 2 });
+    const state = after(asked(1), failure(1), { type: 'asked_again', ask: 2, id: 't1' });
     expect(state.turns).toHaveLength(1);
-    expect(state.turns[0]).toMatchObject({ id: 1, question: 'Hello?' });
+    expect(state.turns[0]).toMatchObject({ id: 't1', question: 'Hello?' });
     expect(lastAnswer(state)).toMatchObject({ ask: 2, status: 'waiting', text: '', sentence: null });
     expect(lastAnswer(reduce(state, finished(2, 'Now.')))).toMatchObject({ status: 'finished', text: 'Now.' });
   });
 
   it('cannot be asked again when there is none', () => {
-    expect(after({ type: 'asked_again', ask: 1 })).toEqual(after());
+    expect(after({ type: 'asked_again', ask: 1, id: 't1' }).turns).toEqual([]);
+  });
+});
+
+describe('an answer that goes on', () => {
+  const cut = after(asked(1), text(1, 'Once'), stopPressed, finished(1, 'Once', 'cancelled'));
+
+  it('keeps its words and adds to them', () => {
+    const state = [{ type: 'continued', ask: 2, id: 't1' } as const, text(2, ' upon'), finished(2, 'Once upon a time.')].reduce(reduce, cut);
+    expect(state.turns).toHaveLength(1);
+    expect(lastAnswer(state)).toMatchObject({ status: 'finished', text: 'Once upon a time.' });
+    expect(lastAnswer(state).stats).toMatchObject({ tokens: 64, ttftMs: 240, serverMsRun: 600 });
+  });
+
+  it('can be another version of one that another tab began', () => {
+    const state = reduce(cut, { type: 'asked', ask: 2, id: 't2', at: 2, parent: null, question: 'Hello?', begin: 'Once' });
+    expect(lastAnswer(state)).toMatchObject({ status: 'streaming', text: 'Once' });
+    expect(state.conversation.turns).toHaveLength(2);
   });
 });
 
@@ -130,14 +148,14 @@ describe('stopping', () => {
 });
 
 describe('events of an answer that is gone', () => {
-  const fresh = after(ready, asked(1), text(1, 'Old'), cleared, asked(2));
+  const fresh = after(ready, asked(1), text(1, 'Old'), cleared, asked(2, 'New?', null));
 
   it.each([text(1, ' more'), finished(1, 'Old more'), failure(1)])('$type changes nothing', (event) => {
     expect(reduce(fresh, event)).toBe(fresh);
   });
 
   it('do not reach the answer that replaced it', () => {
-    const state = after(asked(1), failure(1), { type: 'asked_again', ask: 2 });
+    const state = after(asked(1), failure(1), { type: 'asked_again', ask: 2, id: 't1' });
     expect(reduce(state, text(1, 'ghost'))).toBe(state);
   });
 

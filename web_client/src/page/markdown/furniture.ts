@@ -7,9 +7,8 @@ export const COPY_CODE = 'copy-code';
 export function codeBlock(pre: HTMLPreElement): HTMLElement {
   const code = pre.querySelector('code');
   const language = code?.className.replace(/^language-/, '') ?? '';
-  const copy = element('button', `${COPY_CODE} button small quiet`, 'Copy');
+  const copy = element('button', `${COPY_CODE} button small quiet`, 'Copy code');
   copy.type = 'button';
-  copy.setAttribute('aria-label', 'Copy code');
   const body = element('pre', '', ...(code === null ? [...pre.childNodes] : [code]));
   body.dir = 'ltr';
   reachable(body, language === '' ? 'Code' : `Code, ${language}`);

@@ -1,11 +1,9 @@
 /** The message box with Send and Stop. */
 import type { Chat } from '../chat';
 import { openAnswer, type State } from '../state';
+import { isComposing } from './composing';
 import { byId } from './dom';
 import { focusMessage, hasTouchKeyboard } from './focus';
-
-/** What some browsers give as the key of an Enter that ends a composition, after `isComposing` is false again. */
-const COMPOSITION_KEY_CODE = 229;
 
 export function createComposer(chat: Chat, state: () => State): (state: State) => void {
   const form = byId('composer', HTMLFormElement);
@@ -46,7 +44,7 @@ export function createComposer(chat: Chat, state: () => State): (state: State) =
   document.addEventListener('keydown', (event) => {
     if (event.key !== 'Escape' || isComposing(event) || openAnswer(state()) === null) return;
     // Escape first closes what lies on top.
-    if (document.querySelector(':popover-open') !== null) return;
+    if (document.querySelector(':popover-open, dialog[open]') !== null) return;
     event.preventDefault();
     stop();
   });
@@ -68,11 +66,6 @@ export function createComposer(chat: Chat, state: () => State): (state: State) =
       else focusMessage();
     }
   };
-}
-
-function isComposing(event: KeyboardEvent): boolean {
-  // eslint-disable-next-line @typescript-eslint/no-deprecated -- Safari ends a composition before its keydown; only keyCode tells.
-  return event.isComposing || event.keyCode === COMPOSITION_KEY_CODE;
 }
 
 /** As high as its text; the style sheet sets the limit. */

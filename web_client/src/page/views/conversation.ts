@@ -11,7 +11,8 @@ const NEAR_END_PX = 48;
 export function createConversation(chat: Chat): (state: State) => void {
   const log = byId('conversation', HTMLElement);
   const latest = byId('latest', HTMLButtonElement);
-  const views = new Map<number, TurnView>();
+  const views = new Map<string, TurnView>();
+  let conversation = '';
   let following = true;
 
   function distanceToEnd(): number {
@@ -43,6 +44,9 @@ export function createConversation(chat: Chat): (state: State) => void {
   }).observe(log);
 
   return (state) => {
+    // Another conversation is read from its end.
+    if (state.conversation.id !== conversation) following = true;
+    conversation = state.conversation.id;
     // A person who asks wants to see the answer, wherever they had scrolled to.
     if (state.turns.some((turn) => !views.has(turn.id))) following = true;
     const present = new Set(state.turns.map((turn) => turn.id));
@@ -51,15 +55,15 @@ export function createConversation(chat: Chat): (state: State) => void {
       for (const article of view.articles) article.remove();
       views.delete(id);
     }
-    state.turns.forEach((turn, index) => {
+    for (const turn of state.turns) {
       let view = views.get(turn.id);
       if (view === undefined) {
         view = createTurnView(turn, chat);
         views.set(turn.id, view);
         log.append(...view.articles);
       }
-      view.update(turn.answer, index === state.turns.length - 1);
-    });
+      view.update(turn, state);
+    }
     // Only a log with something to scroll is worth a stop of the Tab key.
     if (state.turns.length > 0) log.tabIndex = 0;
     else log.removeAttribute('tabindex');

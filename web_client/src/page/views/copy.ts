@@ -38,8 +38,9 @@ function copy(text: string, pressed: HTMLButtonElement): void {
 }
 
 function say(pressed: HTMLButtonElement, label: string): void {
+  const before = pressed.classList.contains(COPY_CODE) ? 'Copy code' : 'Copy';
   pressed.textContent = label;
   setTimeout(() => {
-    pressed.textContent = 'Copy';
+    pressed.textContent = before;
   }, SAID_MS);
 }

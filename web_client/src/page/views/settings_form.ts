@@ -1,43 +1,91 @@
-/** The Settings popover. The browser opens and closes it; this file keeps its fields and the state together. */
+/** The Settings dialog: keeps its fields, the state and the browser's storage together. */
 import type { Chat } from '../chat';
-import { inRange, MAX_TOKENS, TEMPERATURE, type Range } from '../settings';
-import type { State } from '../state';
+import { DEFAULT_SETTINGS, isWhole, LONGEST_INSTRUCTIONS, MAX_TOKENS, SEED, TEMPERATURE, TOP_P, type Range, type Settings } from '../settings';
 import { byId, setText } from './dom';
 
-export function createSettingsForm(chat: Chat, first: State): void {
+export function createSettingsForm(chat: Chat, first: Settings, keep: (settings: Settings) => void): void {
+  const dialog = byId('settings', HTMLDialogElement);
   const temperature = byId('temperature', HTMLInputElement);
-  const temperatureValue = byId('temperature-value', HTMLOutputElement);
+  const topP = byId('top-p', HTMLInputElement);
   const maxTokens = byId('max-tokens', HTMLInputElement);
+  const maxTokensHint = byId('max-tokens-hint', HTMLElement);
+  const seed = byId('seed', HTMLInputElement);
+  const seedHint = byId('seed-hint', HTMLElement);
   const instructions = byId('instructions', HTMLTextAreaElement);
-  let settings = first.settings;
+  const seedExplained = seedHint.textContent;
+  const tokensExplained = `In tokens, ${String(MAX_TOKENS.min)} to ${String(MAX_TOKENS.max)}; one is about a short word.`;
+  let settings = first;
 
   setRange(temperature, TEMPERATURE);
+  setRange(topP, TOP_P);
   setRange(maxTokens, MAX_TOKENS);
-  temperature.value = String(settings.temperature);
-  maxTokens.value = String(settings.maxTokens);
-  instructions.value = settings.instructions;
-  setText(temperatureValue, temperature.value);
+  setRange(seed, SEED);
+  instructions.maxLength = LONGEST_INSTRUCTIONS;
+  fill();
 
   temperature.addEventListener('input', () => {
-    setText(temperatureValue, temperature.value);
     change({ temperature: temperature.valueAsNumber });
+  });
+  topP.addEventListener('input', () => {
+    change({ topP: topP.valueAsNumber });
   });
   maxTokens.addEventListener('input', () => {
     const value = maxTokens.valueAsNumber;
-    if (Number.isInteger(value) && inRange(value, MAX_TOKENS)) change({ maxTokens: value });
+    const valid = isWhole(value, MAX_TOKENS);
+    say(maxTokens, maxTokensHint, valid, tokensExplained, `A whole number from ${String(MAX_TOKENS.min)} to ${String(MAX_TOKENS.max)}, please.`);
+    if (valid) change({ maxTokens: value });
   });
-  // What cannot be used is put back, so that the field never says something that does not hold.
-  maxTokens.addEventListener('change', () => {
-    maxTokens.value = String(settings.maxTokens);
+  seed.addEventListener('input', () => {
+    const empty = seed.value === '' && !seed.validity.badInput;
+    const value = seed.valueAsNumber;
+    const valid = empty || isWhole(value, SEED);
+    say(seed, seedHint, valid, seedExplained, 'A whole number from 0, or nothing, please.');
+    if (valid) change({ seed: empty ? null : value });
   });
   instructions.addEventListener('input', () => {
     change({ instructions: instructions.value });
   });
+  byId('settings-reset', HTMLButtonElement).addEventListener('click', () => {
+    change(DEFAULT_SETTINGS);
+    fill();
+  });
+  byId('settings-button', HTMLButtonElement).addEventListener('click', () => {
+    fill();
+    dialog.showModal();
+  });
+  // A value that cannot be used was never taken, so the dialog closes whatever stands in a field.
+  dialog.querySelector('form')?.setAttribute('novalidate', '');
 
-  function change(part: Partial<typeof settings>): void {
-    settings = { ...settings, ...part };
-    chat.configure(settings);
+  /** The fields say what holds. */
+  function fill(): void {
+    temperature.value = String(settings.temperature);
+    topP.value = String(settings.topP);
+    maxTokens.value = String(settings.maxTokens);
+    seed.value = settings.seed === null ? '' : String(settings.seed);
+    instructions.value = settings.instructions;
+    say(maxTokens, maxTokensHint, true, tokensExplained, '');
+    say(seed, seedHint, true, seedExplained, '');
+    showValues();
   }
+
+  function showValues(): void {
+    setText(byId('temperature-value', HTMLOutputElement), String(settings.temperature));
+    setText(byId('top-p-value', HTMLOutputElement), String(settings.topP));
+  }
+
+  function change(part: Partial<Settings>): void {
+    settings = { ...settings, ...part };
+    showValues();
+    chat.configure(settings);
+    keep(settings);
+  }
+}
+
+/** Under a field stands what it is for, or what is wrong with it. */
+function say(input: HTMLInputElement, hint: HTMLElement, valid: boolean, explained: string, wrong: string): void {
+  input.setAttribute('aria-invalid', String(!valid));
+  hint.classList.toggle('wrong', !valid);
+  setText(hint, valid ? explained : wrong);
 }
 
 function setRange(input: HTMLInputElement, range: Range): void {

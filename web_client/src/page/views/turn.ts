@@ -1,21 +1,22 @@
 /** One question and its answer as two articles. */
 import type { Chat } from '../chat';
+import { isOpen, versionsOf, type Answer, type Turn } from '../conversation';
 import { createMarkdown } from '../markdown/view';
-import type { Answer, Turn } from '../state';
+import type { State } from '../state';
 import { answerFigures } from '../words';
 import { canCopy, copyButton } from './copy';
 import { button, element, setText } from './dom';
 import { focusMessage } from './focus';
+import { iconButton } from './icons';
+import { createQuestion } from './question';
+import { createVersions } from './versions';
 
 export interface TurnView {
   readonly articles: readonly HTMLElement[];
-  update(answer: Answer, isLast: boolean): void;
+  update(turn: Turn, state: State): void;
 }
 
 export function createTurnView(turn: Turn, chat: Chat): TurnView {
-  const question = element('article', 'question', messageText(turn.question));
-  question.setAttribute('aria-label', 'You');
-
   const markdown = createMarkdown();
   const text = markdown.node;
   const dots = element('span', 'dots', element('i', ''), element('i', ''), element('i', ''));
@@ -23,23 +24,38 @@ export function createTurnView(turn: Turn, chat: Chat): TurnView {
   const remark = element('p', 'remark');
   const failure = element('p', 'failure');
   const figures = element('p', 'figures');
+  const versions = createVersions(chat);
   const copy = copyButton(() => shown?.text ?? '');
-  const retry = button('button small', 'Try again', () => {
-    chat.retry();
+  const again = iconButton('again', 'Regenerate', regenerate);
+  const retry = button('button small', 'Try again', regenerate);
+  const goOn = button('button small', 'Continue', () => {
+    chat.goOn();
     focusMessage();
   });
-  const foot = element('div', 'answer-foot', figures, retry, copy);
+  const foot = element('div', 'answer-foot', figures, element('div', 'actions', versions.node, copy, again, goOn, retry));
   const article = element('article', 'answer', text, dots, remark, failure, foot);
   article.setAttribute('aria-label', 'Assistant');
 
   let shown: Answer | null = null;
 
-  function update(answer: Answer, isLast: boolean): void {
-    const open = answer.status === 'waiting' || answer.status === 'streaming';
+  function regenerate(): void {
+    chat.regenerate(turn.id);
+    focusMessage();
+  }
+
+  function update({ id, answer }: Turn, state: State): void {
+    const isLast = state.turns.at(-1)?.id === id;
+    const cut = answer.status === 'stopped' || answer.finishReason === 'length';
     const failed = answer.status === 'failed';
-    retry.hidden = !(isLast && (failed || answer.status === 'stopped'));
+    versions.update(versionsOf(state.conversation, turn), id);
+    goOn.hidden = !(isLast && cut && answer.text !== '');
+    retry.hidden = !(isLast && (failed || (cut && answer.text === '')));
+    again.hidden = !retry.hidden;
     if (answer === shown) return;
-    const wasOpen = shown === null || shown.status === 'waiting' || shown.status === 'streaming';
+    const open = isOpen(answer);
+    const wasOpen = shown === null || isOpen(shown);
+    // An answer that was read from storage was spoken when it was given.
+    const fresh = answer.ask > 0;
     shown = answer;
 
     article.dataset.status = answer.status;
@@ -53,7 +69,7 @@ export function createTurnView(turn: Turn, chat: Chat): TurnView {
       article.removeAttribute('aria-busy');
       text.removeAttribute('aria-live');
       markdown.update(answer.text, true);
-      if (wasOpen) speakWhole(text);
+      if (wasOpen && fresh) speakWhole(text);
     }
     text.hidden = answer.text === '';
     show(remark, open || failed || answer.text !== '' ? '' : emptyRemark(answer));
@@ -65,13 +81,7 @@ export function createTurnView(turn: Turn, chat: Chat): TurnView {
     foot.hidden = open;
   }
 
-  return { articles: [question, article], update };
-}
-
-function messageText(text: string): HTMLDivElement {
-  const node = element('div', 'text', text);
-  node.dir = 'auto';
-  return node;
+  return { articles: [createQuestion(turn, chat), article], update };
 }
 
 /** A live region speaks of what is added, so the finished text is put in anew once the region is live again. */

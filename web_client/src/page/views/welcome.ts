@@ -16,6 +16,6 @@ export function createWelcome(chat: Chat): (state: State) => void {
   );
   byId('examples', HTMLElement).append(...examples);
   return (state) => {
-    section.hidden = state.turns.length > 0;
+    section.hidden = state.turns.length > 0 || state.opening;
   };
 }

@@ -1,0 +1,141 @@
+"""axe-core finds nothing on the page's main states, dark and light; and everything fits a narrow screen."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.support import ServerProcess
+
+from .chats import LONG_ANSWER, ROOT, archive, chat
+from .conftest import ChatPage, OpenPage
+
+pytestmark = pytest.mark.browser
+AXE = ROOT / "web_client/node_modules/axe-core/axe.min.js"
+SCHEMES: tuple[Any, ...] = ("light", "dark")
+
+
+def violations(page: Page) -> list[str]:
+    """What axe objects to, in both colour schemes."""
+    found = []
+    # Nothing may be judged in the middle of a change of colour.
+    for scheme in SCHEMES:
+        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+        page.evaluate(AXE.read_text("utf-8"))
+        result = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
+        for rule in result["violations"]:
+            found += [f"{scheme}: {rule['id']}: {json.dumps(node['target'])}" for node in rule["nodes"]]
+    return found
+
+
+def test_axe_finds_nothing_on_a_large_screen(open_page: OpenPage) -> None:
+    chat_page = open_page(backend="none")
+    page = chat_page.page
+    expect(chat_page.split).to_contain_text("blocks in your browser")
+    assert violations(page) == [], "empty"
+    chat_page.start("Tell me a story.")
+    assert violations(page) == [], "answering"
+    page.locator("#import-file").set_input_files(
+        files=[archive(chat(1, [("Read a file?", LONG_ANSWER)], title="Files"))]
+    )
+    expect(page.get_by_role("button", name="Copy code")).to_be_visible()
+    assert violations(page) == [], "long answer and a notice"
+    page.get_by_role("button", name="Regenerate").hover()
+    page.get_by_role("button", name="Edit").click(force=True)
+    page.get_by_role("button", name="More for Files").click(force=True)
+    assert violations(page) == [], "editing, and the menu of a chat"
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Settings").click()
+    page.get_by_role("spinbutton", name="Longest answer").fill("0")
+    assert violations(page) == [], "settings"
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Details for developers").click()
+    expect(page.get_by_role("group", name="Report")).to_contain_text("connected to")
+    assert violations(page) == [], "details"
+
+
+def test_axe_finds_nothing_when_the_server_is_away(page: Page, server: ServerProcess) -> None:
+    chat_page = ChatPage(page)
+    page.route("**/v1/**", lambda route: route.abort())
+    page.route("**/bundle/**", lambda route: route.abort())
+    page.goto(f"{server.url}/?backend=none&split=many")
+    expect(page.get_by_role("button", name="Reconnect")).to_be_visible()
+    chat_page.message.fill("Hello")
+    chat_page.send.click()
+    expect(page.get_by_role("button", name="Try again")).to_be_visible()
+    assert violations(page) == []
+
+
+@pytest.mark.parametrize("width", [320, 390])
+def test_a_phone_shows_everything_without_scrolling_sideways(open_page: OpenPage, width: int) -> None:
+    chat_page = open_page(backend="none")
+    page = chat_page.page
+    page.set_viewport_size({"width": width, "height": 640})
+
+    def check(state: str) -> None:
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, state
+        wide = page.evaluate(
+            "(w) => [...document.querySelectorAll('button, input, textarea, p, h2')].filter((n) => {"
+            " const r = n.getBoundingClientRect(); return r.width > 0 && (r.right > w + 1 || r.left < -1)"
+            " && !n.closest('pre, .table-box'); }).map((n) => n.outerHTML.slice(0, 80))",
+            width,
+        )
+        assert wide == [], state
+
+    check("empty")
+    page.locator("#import-file").set_input_files(files=[archive(chat(1, [("W" * 300, LONG_ANSWER)], title="X" * 200))])
+    expect(page.get_by_role("button", name="Copy code")).to_be_visible()
+    check("long answer")
+    page.get_by_role("button", name="Chats", exact=True).click()
+    expect(page.locator(".chat-open")).to_be_visible()
+    check("chats")
+    page.get_by_role("button", name="More for").click()
+    expect(page.get_by_role("menuitem", name="Rename")).to_be_visible()
+    check("menu")
+    if width == 320:
+        assert violations(page) == [], "chats on a phone"
+    page.keyboard.press("Escape")
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Settings").click()
+    check("settings")
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Details of where the model runs").click()
+    check("panel")
+
+
+def test_the_keyboard_reaches_everything_in_the_order_of_the_page(open_page: OpenPage) -> None:
+    chat_page = open_page(backend="none")
+    page = chat_page.page
+    chat_page.ask("What is the capital of Japan?")
+    expect(page.locator(".chat-open")).to_be_visible()
+    page.evaluate("document.activeElement.blur()")
+    reached = []
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement === document.body"):
+            continue
+        name = page.evaluate(
+            "(() => { const n = document.activeElement; const s = getComputedStyle(n);"
+            " return [n.getAttribute('aria-label') || n.textContent.trim() || n.id,"
+            " s.outlineStyle !== 'none' || n.matches('.box textarea')]; })()"
+        )
+        if name[0] == "Message":
+            reached.append(name)
+            break
+        reached.append(name)
+    names = [name for name, _ in reached]
+    wanted = [
+        "Settings",
+        "New chat",
+        "What is the capital of Japan?",
+        "Import",
+        "Conversation",
+        "Edit",
+        "Copy",
+        "Message",
+    ]
+    assert [name for name in names if name in wanted] == wanted, names
+    assert all(visible for _, visible in reached), reached

@@ -1,0 +1,264 @@
+"""Conversations: versions, keeping, naming, files, two tabs. The server runs all blocks: answers take a moment."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.support import ServerProcess
+
+from .chats import HOSTILE, LONG_ANSWER, archive, chat, file
+from .conftest import ChatPage, OpenPage
+
+pytestmark = pytest.mark.browser
+QUESTION = "What is the capital of Japan?"
+OTHER = "What is the capital of France?"
+STORY = "Tell me a story."
+RUNS = "What runs in my browser?"
+
+#: Runs `act` in the page as soon as the last answer has this many characters: no look from outside is quick enough.
+WHEN_LONG = """([length, act]) => {
+  const act_ = act === 'stop' ? () => document.querySelector('#stop').click()
+    : () => { sessionStorage.setItem('seen', text()); location.reload(); };
+  const text = () => [...document.querySelectorAll('.answer .text')].at(-1)?.textContent ?? '';
+  const observer = new MutationObserver(() => {
+    if (text().length < length) return;
+    observer.disconnect();
+    act_();
+  });
+  observer.observe(document.querySelector('#conversation'), { subtree: true, childList: true, characterData: true });
+}"""
+
+
+def listed(page: Page) -> list[str]:
+    return page.locator(".chat-open").all_text_contents()
+
+
+def test_regenerating_and_editing_keep_every_version(open_page: OpenPage) -> None:
+    chat_page = open_page(backend="none")
+    page = chat_page.page
+    chat_page.ask(QUESTION)
+    chat_page.ask(STORY)
+    chat_page.articles("You").first.hover()
+    chat_page.articles("You").first.get_by_role("button", name="Edit").click()
+    page.get_by_role("textbox", name="Edit your question").fill(OTHER)
+    page.keyboard.press("Enter")
+    expect(chat_page.articles("You")).to_have_text([OTHER])
+    assert "Paris" in chat_page.finished(chat_page.articles("Assistant").first)
+    page.get_by_role("button", name="Version before").click()
+    expect(chat_page.articles("You")).to_have_text([QUESTION, STORY])
+    page.get_by_role("button", name="Regenerate").first.click()
+    chat_page.finished(chat_page.articles("Assistant").first)
+    expect(page.get_by_role("group", name="Versions")).to_have_text("3 / 3")
+
+
+def test_an_answer_goes_on_where_it_was_stopped(open_page: OpenPage) -> None:
+    chat_page = open_page(backend="none")
+    page = chat_page.page
+    page.evaluate(WHEN_LONG, [20, "stop"])
+    answer = chat_page.start(STORY)
+    expect(answer).to_have_attribute("data-status", "stopped")
+    begun = answer.locator(".text").text_content() or ""
+    page.get_by_role("button", name="Continue").click()
+    whole = chat_page.finished(answer)
+    assert whole.startswith(begun)
+    assert len(whole) > len(begun)
+    expect(answer).not_to_contain_text("stopped")
+    assert "Tokyo" in chat_page.ask(QUESTION)
+
+
+def test_a_reload_in_the_middle_of_an_answer_keeps_what_was_shown(open_page: OpenPage) -> None:
+    chat_page = open_page(backend="none")
+    page = chat_page.page
+    chat_page.ask(QUESTION)
+    page.evaluate(WHEN_LONG, [20, "reload"])
+    chat_page.start(STORY)
+    page.wait_for_function(
+        "sessionStorage.getItem('seen') !== null && document.querySelectorAll('.answer').length === 2"
+    )
+    seen = page.evaluate("sessionStorage.getItem('seen')")
+    answer = chat_page.articles("Assistant").last
+    expect(answer).to_have_attribute("data-status", "stopped")
+    kept = answer.locator(".text").text_content() or ""
+    assert kept.startswith(seen)
+    page.get_by_role("button", name="Continue").click()
+    whole = chat_page.finished(chat_page.articles("Assistant").last)
+    assert whole.startswith(kept)
+
+
+def test_chats_are_listed_renamed_deleted_and_had_back(open_page: OpenPage) -> None:
+    chat_page = open_page(backend="none")
+    page = chat_page.page
+    chat_page.ask(QUESTION)
+    chat_page.begin_anew()
+    chat_page.ask(OTHER)
+    expect(page.locator(".chat-open")).to_have_text([OTHER, QUESTION])
+    page.get_by_role("button", name=QUESTION, exact=True).click()
+    expect(chat_page.articles("You")).to_have_text([QUESTION])
+    page.go_back()
+    expect(chat_page.articles("You")).to_have_text([OTHER])
+    page.go_forward()
+    expect(chat_page.articles("You")).to_have_text([QUESTION])
+    page.get_by_role("button", name=f"More for {QUESTION}").click()
+    page.get_by_role("menuitem", name="Rename").click()
+    page.get_by_role("textbox", name="Name of this chat").fill("Far east")
+    page.keyboard.press("Enter")
+    expect(page.locator(".chat-open")).to_have_text([OTHER, "Far east"])
+    page.get_by_role("button", name="More for Far east").click()
+    page.keyboard.press("ArrowUp")
+    expect(page.get_by_role("menuitem", name="Delete")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator(".chat-open")).to_have_text([OTHER])
+    expect(chat_page.articles("You")).to_have_count(0)
+    page.get_by_role("button", name="Undo").click()
+    expect(chat_page.articles("You")).to_have_text([QUESTION])
+    page.reload()
+    expect(chat_page.articles("You")).to_have_text([QUESTION])
+    assert listed(page) == [OTHER, "Far east"]
+
+
+def test_an_exported_file_brings_everything_back_and_a_bad_one_changes_nothing(
+    open_page: OpenPage, tmp_path: Path
+) -> None:
+    chat_page = open_page(backend="none")
+    page = chat_page.page
+    answer = chat_page.ask(QUESTION)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export all").click()
+    path = tmp_path / "chats.json"
+    download.value.save_as(path)
+    page.evaluate("indexedDB.deleteDatabase('splitllm-chats')")
+    page.goto(page.url.split("#")[0])
+    expect(page.get_by_text("Your chats are kept in this browser")).to_be_visible()
+    chosen = page.locator("#import-file")
+    exported = json.loads(path.read_text("utf-8"))
+    chosen.set_input_files(files=[file(json.dumps({**exported, "chats": [{"id": 7}]}))])
+    expect(page.get_by_text("This file is damaged")).to_be_visible()
+    chosen.set_input_files(files=[file("<html>")])
+    expect(page.get_by_text("This file is not JSON")).to_be_visible()
+    assert listed(page) == []
+    chosen.set_input_files(path)
+    expect(page.get_by_text("Imported 1 chat.")).to_be_visible()
+    expect(chat_page.articles("Assistant").locator(".text")).to_have_text([answer])
+
+
+def test_hostile_text_in_an_imported_chat_is_inert(open_page: OpenPage, server: ServerProcess) -> None:
+    chat_page = open_page(backend="none")
+    page = chat_page.page
+    elsewhere: list[str] = []
+    page.on("request", lambda r: None if r.url.startswith((server.url, "blob:")) else elsewhere.append(r.url))
+    page.on("dialog", lambda dialog: elsewhere.append(dialog.message))
+    turns = [(text, text) for text in HOSTILE]
+    page.locator("#import-file").set_input_files(files=[archive(chat(1, turns, title="<img src=x onerror=alert(1)>"))])
+    expect(chat_page.articles("Assistant")).to_have_count(len(HOSTILE))
+    expect(page.locator(".chat-open")).to_have_text(["<img src=x onerror=alert(1)>"])
+    page.wait_for_timeout(200)  # what loads or runs by itself does so now
+    assert page.evaluate("window.hacked") is None
+    assert elsewhere == []
+    found = page.evaluate(
+        """() => [...document.querySelector('#conversation').querySelectorAll('*')].flatMap((node) => [
+             ...(/^(script|style|iframe|img|svg|object|embed|form|input|video|audio|base|meta)$/i.test(node.tagName)
+                 && !node.closest('button') ? [node.tagName] : []),
+             ...[...node.attributes].filter(({ name, value }) => /^on|^style$|^src/.test(name)
+                 || (name === 'href' && !/^(https?:|mailto:)/i.test(value))).map(({ name }) => name)])"""
+    )
+    assert found == []
+    expect(chat_page.articles("Assistant").first.locator(".text")).to_have_text(HOSTILE[0])
+    chat_page.begin_anew()  # all of it together is more than the model's context
+    assert "Tokyo" in chat_page.ask(QUESTION)
+
+
+def test_two_tabs_with_one_chat_lose_nothing(open_page: OpenPage, tmp_path: Path) -> None:
+    one = open_page(backend="none")
+    one.ask(QUESTION)
+    expect(one.page).to_have_url(re.compile("#chat="))
+    other = ChatPage(one.page.context.new_page())
+    other.page.goto(one.page.url)
+    expect(other.articles("You")).to_have_text([QUESTION])
+    one.ask(OTHER)
+    expect(other.articles("You")).to_have_text([QUESTION, OTHER])
+    here, there = one.start(STORY), other.start(RUNS)
+    one.finished(here)
+    other.finished(there)
+    one.page.reload()
+    expect(one.articles("You").first).to_have_text(QUESTION)
+    with one.page.expect_download() as download:
+        one.page.get_by_role("button", name="Export all").click()
+    download.value.save_as(tmp_path / "chats.json")
+    (kept,) = json.loads((tmp_path / "chats.json").read_text("utf-8"))["chats"]
+    # Beside each other or one after the other, as it came; none is gone and none is cut.
+    assert {turn["question"] for turn in kept["turns"]} == {QUESTION, OTHER, STORY, RUNS}
+    assert {turn["answer"]["status"] for turn in kept["turns"]} == {"finished"}
+    assert other.errors == []
+
+
+def test_settings_hold_for_the_next_answer_and_the_next_visit(open_page: OpenPage) -> None:
+    chat_page = open_page(backend="none")
+    page = chat_page.page
+    page.get_by_role("button", name="Settings").click()
+    longest = page.get_by_role("spinbutton", name="Longest answer")
+    longest.fill("0")
+    expect(page.get_by_text("A whole number from 1 to 8192, please.")).to_be_visible()
+    longest.fill("3")
+    page.get_by_role("slider", name="Top-p").fill("0.5")
+    page.get_by_role("spinbutton", name="Seed").fill("7")
+    page.get_by_role("button", name="Done").click()
+    answer = chat_page.start(QUESTION)
+    chat_page.finished(answer)
+    expect(answer).to_contain_text("3 tokens")
+    expect(answer).to_contain_text("cut at the token limit")
+    expect(page.get_by_role("button", name="Continue")).to_be_visible()
+    page.reload()
+    page.get_by_role("button", name="Settings").click()
+    expect(longest).to_have_value("3")
+    expect(page.get_by_role("spinbutton", name="Seed")).to_have_value("7")
+    page.get_by_role("button", name="Back to defaults").click()
+    expect(longest).to_have_value("256")
+
+
+def test_the_enter_of_an_input_method_sends_nothing(open_page: OpenPage) -> None:
+    chat_page = open_page(backend="none")
+    chat_page.message.focus()
+    cdp = chat_page.page.context.new_cdp_session(chat_page.page)
+    cdp.send("Input.imeSetComposition", {"text": "にほん", "selectionStart": 3, "selectionEnd": 3})
+    cdp.send(
+        "Input.dispatchKeyEvent",
+        {"type": "rawKeyDown", "key": "Process", "code": "Enter", "windowsVirtualKeyCode": 229},
+    )
+    chat_page.message.dispatch_event("keydown", {"key": "Enter", "isComposing": True})
+    expect(chat_page.articles("You")).to_have_count(0)
+    cdp.send("Input.insertText", {"text": "日本"})
+    expect(chat_page.message).to_have_value("日本")
+    chat_page.message.press("Enter")
+    expect(chat_page.articles("You")).to_have_text(["日本"])
+
+
+def test_the_report_for_developers_holds_what_happened_and_no_words(open_page: OpenPage) -> None:
+    chat_page = open_page(backend="none")
+    page = chat_page.page
+    chat_page.ask(QUESTION)
+    page.get_by_role("button", name="Details for developers").click()
+    report = page.get_by_role("group", name="Report")
+    expect(report).to_contain_text("connected to")
+    expect(report).to_contain_text('"backend": "none"')
+    expect(report).not_to_contain_text("Tokyo")
+    expect(report).not_to_contain_text("Japan")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy report").click()
+    page.wait_for_function("navigator.clipboard.readText().then((text) => text.includes('connected to'))")
+
+
+def test_code_is_copied_as_it_was_written(open_page: OpenPage) -> None:
+    chat_page = open_page(backend="none")
+    page = chat_page.page
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.locator("#import-file").set_input_files(files=[archive(chat(1, [("Read a file?", LONG_ANSWER)]))])
+    copied = "(wanted) => navigator.clipboard.readText().then((text) => text === wanted)"
+    page.get_by_role("button", name="Copy code").click()
+    page.wait_for_function(copied, arg=LONG_ANSWER.split("```python\n")[1].split("\n```")[0])
+    page.get_by_role("button", name="Copy", exact=True).click()
+    page.wait_for_function(copied, arg=LONG_ANSWER)
