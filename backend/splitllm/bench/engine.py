@@ -163,6 +163,7 @@ class EngineBench:
                     "together_s": timed[gap, max(gaps)]["blocks_s"],
                     "apart_s": timed[gap, 0]["blocks_s"],
                     "together_vs_apart": timed[gap, max(gaps)]["blocks_s"] / timed[gap, 0]["blocks_s"],
+                    "together_vs_apart_cpu": timed[gap, max(gaps)]["cpu_s"] / timed[gap, 0]["cpu_s"],
                 }
                 for gap in gaps
             ]

@@ -70,9 +70,16 @@ def _report(result: dict[str, Any]) -> str:
         ("blocks' seconds vs sum of fixed + per row x rows", f"{spread['blocks_s_vs_straight_line']:.2f}"),
         ("blocks' seconds vs sum of the measured table", f"{spread['blocks_s_vs_table']:.2f}"),
     ]
-    idle: list[tuple[str, ...]] = [("idle rows run along: gap", "context", "vs two runs")]
+    idle: list[tuple[str, ...]] = [("idle rows run along: gap", "context", "vs two runs", "processor time")]
     for case in result["idle_rows"]["cases"]:
-        idle.append((str(case["gap"]), str(case["context"]), f"{case['together_vs_apart']:.2f}"))
+        idle.append(
+            (
+                str(case["gap"]),
+                str(case["context"]),
+                f"{case['together_vs_apart']:.2f}",
+                f"{case['together_vs_apart_cpu']:.2f}",
+            )
+        )
     loop: list[tuple[str, ...]] = [("bare loop: sessions", "tokens/s")]
     loop += [(str(case["sessions"]), f"{case['tokens_per_s']:.1f}") for case in result["loop"]["cases"]]
     draw: list[tuple[str, ...]] = [("drawing 32 tokens", "ms")]

@@ -8,7 +8,7 @@ from typing import Any, Final
 from numpy.typing import NDArray
 
 #: What engines take for `bridged`; section `idle_rows` of `splitllm bench engine` shows where the gain ends.
-BRIDGED_ROWS: Final = 8
+BRIDGED_ROWS: Final = 4
 
 
 def joint_runs(busy: Sequence[int], full: NDArray[Any], bridged: int) -> list[tuple[int, int]]:
