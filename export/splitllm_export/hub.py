@@ -5,13 +5,16 @@ Cache, token (`HF_TOKEN` or `hf auth login`), endpoint and offline mode (`HF_HUB
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import huggingface_hub
 from huggingface_hub import constants, errors
+from huggingface_hub import utils as _utils
 
 from splitllm.errors import ExportError, MachineError, UsageError
 
@@ -89,7 +92,8 @@ def fetch_weights(model: str | Path, folder: Path, tell: Progress) -> None:
 
 def _asked(model: str, ask: Any) -> Any:
     try:
-        return ask()
+        with _no_bars():
+            return ask()
     except errors.GatedRepoError as error:
         raise UsageError(
             f"{model} is gated: accept its terms at {constants.ENDPOINT}/{model}, then give a token "
@@ -111,6 +115,19 @@ def _asked(model: str, ask: Any) -> Any:
         raise UsageError(f"{model} is no name of a model ({first_line(error)})") from error
     except Exception as error:  # the Hub's client passes on whatever its network library raises
         raise MachineError(f"the Hugging Face Hub did not give {model} ({first_line(error)}); {_advice()}") from error
+
+
+@contextlib.contextmanager
+def _no_bars() -> Iterator[None]:
+    """Progress is told by the caller."""
+    bars: Any = _utils  # its names are not exported for type checkers
+    shown = not bars.are_progress_bars_disabled()
+    bars.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            bars.enable_progress_bars()
 
 
 def _advice() -> str:

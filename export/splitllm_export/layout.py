@@ -39,10 +39,10 @@ class Folder:
         self.entries: dict[str, dict[str, Any]] = {}
 
     @contextlib.contextmanager
-    def create(self, name: str) -> Iterator[_HashedFile]:
+    def create(self, name: str) -> Iterator[HashedFile]:
         """A new file `name`, to be written from the beginning to the end."""
         with (self.path / name).open("wb") as raw:
-            file = _HashedFile(raw)
+            file = HashedFile(raw)
             yield file
         self.entries[name] = {"size": file.size, "sha256": file.digest.hexdigest()}
 
@@ -52,11 +52,14 @@ class Folder:
             file.write(data)
 
 
-class _HashedFile:
+class HashedFile:
+    """A file that is written once, from the beginning to the end; `digest` is its SHA-256 so far."""
+
     def __init__(self, raw: BinaryIO) -> None:
         self._raw, self.digest, self.size = raw, hashlib.sha256(), 0
 
     def write(self, data: bytes | memoryview) -> None:
+        """Append these bytes."""
         self._raw.write(data)
         self.digest.update(data)
         self.size += len(data)
@@ -67,6 +70,7 @@ class _HashedFile:
         return self.size
 
     def write_array(self, array: NDArray[Any]) -> None:
+        """Append the array's bytes, row by row."""
         self.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
