@@ -14,7 +14,7 @@ from splitllm.protocol import OpenRequest
 from splitllm.scheduler import Scheduler
 from splitllm.session import Close, Feed, Plan, Resplit, Segment, Send, State
 from splitllm.types import ClientReport, FinishReason, ModelSpec, SamplingParams
-from tests.unit.test_session import AGAIN, BLOCKS, cancel, hidden, ids, opened, plan_of, turn
+from tests.unit.session_talk import AGAIN, BLOCKS, cancel, hidden, ids, opened, plan_of, turn
 
 REQUEST = OpenRequest(ClientReport("cpu", "float32", BLOCKS), None, 4, "float16", 32)
 ADOPT = '{"type":"adopt","turn":1}'
