@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 #: Factor on the number of examples. At 1 the examples are the same in every run; above it they are new each time.
 FACTOR: Final = max(1, int(os.environ.get("SPLITLLM_FUZZ", "1")))
@@ -20,6 +20,7 @@ def effort(examples: int, **more: Any) -> settings:
         derandomize=FACTOR == 1,
         deadline=None,
         database=None,
+        phases=[Phase.generate, Phase.shrink],
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
         **more,
     )

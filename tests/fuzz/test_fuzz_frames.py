@@ -97,7 +97,7 @@ def admitted(data: bytes) -> bool:
     return (
         data[6] in fits.get(data[5], ())
         and 1 <= turn <= LIMIT
-        and 1 <= rows
+        and rows >= 1
         and position + rows <= LIMIT
         and (1 <= columns <= LIMIT if data[5] == 2 else columns == 1)
         and payload == rows * columns * SIZES[data[6]]
