@@ -163,6 +163,7 @@ def random_model(config: Any, *, trust_remote_code: bool = False) -> Any:
         torch.manual_seed(_SEED)
         with no_init_weights():  # slow, and for some configs it fails
             model = _hub.AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code).eval()
+        model.tie_weights()  # left out with the rest
         for name, parameter in model.named_parameters():
             if parameter.ndim > 1:
                 parameter.normal_(0, 0.5 * parameter.shape[-1] ** -0.5)

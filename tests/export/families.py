@@ -164,6 +164,7 @@ def random_model(config: Any) -> Any:
     torch.manual_seed(0)
     with no_init_weights():  # transformers' own fails for some configs
         model = AutoModelForCausalLM.from_config(config).eval()
+    model.tie_weights()  # left out with the rest
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim > 1:

@@ -14,6 +14,7 @@ from splitllm_export.quiet import quiet_libraries
 from splitllm_export.verifier import verify_bundle
 
 from .families import FAMILIES, family_config, save_family
+from .table import BEGIN, END, PAGE
 
 #: Decoders of transformers' registry that no list of ours names: none of them has code here.
 UNNAMED = ("helium", "seed_oss", "gpt_neo", "deepseek_v3", "gpt_bigcode", "exaone4", "opt", "falcon", "arcee", "phimoe")
@@ -60,3 +61,10 @@ def test_a_family_that_nobody_named_passes_the_gate_or_is_refused(model_type: st
         assert refusal.message.startswith(model_type)
         assert "\n" not in refusal.message
         assert len(refusal.message) > len(model_type) + 20
+
+
+def test_the_page_tells_of_every_family() -> None:
+    lines = PAGE.read_text("utf-8").split(BEGIN)[1].split(END)[0].splitlines()[2:]
+    told = [line.split("|")[1].strip() for line in lines]
+    assert told == list(FAMILIES), "run: python -m tests.export.table"
+    assert all(float(line.split("|")[3]) <= TOLERANCE for line in lines)
