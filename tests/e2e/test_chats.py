@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.support import ServerProcess
+from splitllm.resources import demo_bundle
+from tests.support import ServerProcess, running_server
 
 from .chats import HOSTILE, LONG_ANSWER, archive, chat, file
 from .conftest import ChatPage, OpenPage
@@ -250,6 +251,27 @@ def test_the_report_for_developers_holds_what_happened_and_no_words(open_page: O
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.get_by_role("button", name="Copy report").click()
     page.wait_for_function("navigator.clipboard.readText().then((text) => text.includes('connected to'))")
+
+
+def test_the_planner_obeys_the_effort_and_the_panel_shows_what_it_came_to(page: Page) -> None:
+    with running_server(demo_bundle(), "--sla-tpot-ms", "60000", "--sla-ttft-ms", "600000") as patient:
+        chat_page = ChatPage(page)
+        page.goto(f"{patient.url}/?backend=wasm&effort=0.5")
+        expect(chat_page.split).to_contain_text("4 of 8 blocks in your browser", timeout=60_000)
+        page.get_by_role("slider", name="Effort of this device").fill("0.25")
+        expect(chat_page.split).to_contain_text("2 of 8 blocks in your browser")
+        expect(page.get_by_text("at most 2 of 8 blocks")).to_be_visible()
+        chat_page.ask(QUESTION)
+        panel = page.get_by_role("complementary", name="Where the model runs")
+        expect(panel).to_contain_text("ms a token, the way included")
+        expect(panel).to_contain_text(re.compile(r"Over the wire[0-9.]+ kB up, [0-9.]+ k?B down"))
+        expect(panel).to_contain_text(re.compile(r"This chat saved.+ of server, [1-9][0-9]? %"))
+        page.reload()
+        expect(page.get_by_role("slider", name="Effort of this device")).to_have_value("0.5")
+        page.goto(f"{patient.url}/?backend=wasm")
+        expect(page.get_by_role("slider", name="Effort of this device")).to_have_value("0.25")
+        assert chat_page.errors == []
+        page.close()
 
 
 def test_code_is_copied_as_it_was_written(open_page: OpenPage) -> None:

@@ -49,6 +49,8 @@ export type Command =
       readonly stop: readonly string[];
     }
   | { readonly type: 'stop'; readonly ask: number }
+  /** Another `EngineOptions.effort`; it holds once no answer is under way. */
+  | { readonly type: 'effort'; readonly effort: number | null }
   /** Ask for a `diagnostics` event. */
   | { readonly type: 'diagnose' };
 
@@ -83,6 +85,11 @@ export interface AnswerStats {
   /** Milliseconds of the server's engine that the answer took, and what it would have taken beyond that alone; estimates. */
   readonly serverMsRun: number;
   readonly serverMsSaved: number;
+  /** Milliseconds that the blocks here took per token after the prompt, as seen here; null when none ran. */
+  readonly browserTpotMs: number | null;
+  /** Bytes of messages and frames over the wire. */
+  readonly sentBytes: number;
+  readonly receivedBytes: number;
 }
 
 export type FinishReason = 'stop' | 'stop_string' | 'length' | 'cancelled';

@@ -32,7 +32,7 @@ export function createChat(store: Store, options: EngineOptions, startEngine: ()
   function start(): EngineHandle {
     const fresh = startEngine();
     fresh.listen(receive);
-    fresh.post({ type: 'connect', options });
+    fresh.post({ type: 'connect', options: { ...options, effort: store.state().settings.effort } });
     return fresh;
   }
 
@@ -131,7 +131,9 @@ export function createChat(store: Store, options: EngineOptions, startEngine: ()
       store.dispatch({ type: 'notice_dismissed', code });
     },
     configure(settings) {
+      const { effort } = store.state().settings;
       store.dispatch({ type: 'settings_changed', settings });
+      if (settings.effort !== effort) post({ type: 'effort', effort: settings.effort });
     },
     diagnostics() {
       return new Promise((resolve, reject) => {

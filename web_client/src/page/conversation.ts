@@ -134,11 +134,10 @@ export function together(earlier: AnswerStats | null, stats: AnswerStats): Answe
   return { ...sum, ...added(earlier, stats) };
 }
 
-const COUNTED = ['tokens', 'serverBlocksRun', 'serverBlocksSaved', 'serverMsRun', 'serverMsSaved'] as const;
+const COUNTED = ['tokens', 'serverBlocksRun', 'serverBlocksSaved', 'serverMsRun', 'serverMsSaved', 'sentBytes', 'receivedBytes'] as const;
 
-function added(one: AnswerStats, other: AnswerStats): Pick<AnswerStats, (typeof COUNTED)[number]> {
-  const [tokens, serverBlocksRun, serverBlocksSaved, serverMsRun, serverMsSaved] = COUNTED.map((key) => one[key] + other[key]) as [number, number, number, number, number];
-  return { tokens, serverBlocksRun, serverBlocksSaved, serverMsRun, serverMsSaved };
+function added(one: AnswerStats, other: AnswerStats): Partial<AnswerStats> {
+  return Object.fromEntries(COUNTED.map((key) => [key, one[key] + other[key]]));
 }
 
 /** What the server did and was spared in this chat, all versions counted; null before the first figures. */

@@ -26,6 +26,12 @@ export function bytesOf(done: number, total: number): string {
   return `${(shown / unit).toFixed(digits)} of ${(total / unit).toFixed(digits)} ${name}`;
 }
 
+/** One size: `840 B`, `12.5 kB`. */
+export function bytes(size: number): string {
+  if (size < 1000) return `${String(size)} B`;
+  return size < 1e6 ? `${(size / 1000).toFixed(1)} kB` : `${(size / 1e6).toFixed(1)} MB`;
+}
+
 /** `63 %`; only exactly nothing is `0 %` and only everything is `100 %`. */
 export function percent(fraction: number): string {
   if (fraction > 0 && fraction < 0.01) return '< 1 %';

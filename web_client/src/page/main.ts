@@ -16,6 +16,7 @@ import { createConversation } from './views/conversation';
 import { createDetails } from './views/details';
 import { byId } from './views/dom';
 import { focusMessage } from './views/focus';
+import { createEffort } from './views/effort';
 import { createNotices } from './views/notices';
 import { createSettingsForm } from './views/settings_form';
 import { createSplitPanel } from './views/split_panel';
@@ -43,8 +44,9 @@ const views = [
   createComposer(chat, () => store.state()),
   createChats(library),
   createSplitPanel(),
+  createEffort(chat, options, () => store.state(), writeSettings),
 ];
-createSettingsForm(chat, settings, writeSettings);
+createSettingsForm(chat, () => store.state().settings, writeSettings);
 createDetails(chat, () => store.state());
 
 let drawing = false;

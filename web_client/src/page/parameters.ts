@@ -49,10 +49,11 @@ export function parseParameters(search: string, origin: string, kept: Settings =
     backend: take('backend', oneOf(auto, [auto, ...BACKENDS])),
     variant: take('variant', oneOf(auto, [auto, ...VARIANTS])),
     wire: take('wire', oneOf('float16', WIRES)),
-    effort: take<number | null>('effort', { fallback: null, allowed: 'a share from 0 to 1', read: share }),
+    effort: take<number | null>('effort', { fallback: kept.effort, allowed: 'a share from 0 to 1', read: share }),
   };
   const settings: Settings = {
     ...kept,
+    effort: options.effort,
     temperature: take('temperature', {
       fallback: kept.temperature,
       allowed: `a number from ${String(TEMPERATURE.min)} to ${String(TEMPERATURE.max)}`,

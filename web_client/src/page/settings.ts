@@ -5,6 +5,8 @@ export interface Settings {
   readonly topP: number;
   readonly maxTokens: number;
   readonly seed: number | null;
+  /** Largest share of the model's blocks that may run on this device, 0 to 1; null for as many as the planner wants. */
+  readonly effort: number | null;
   /** The system prompt; empty for none. */
   readonly instructions: string;
 }
@@ -17,9 +19,10 @@ export interface Range {
 export const TEMPERATURE: Range = { min: 0, max: 2 };
 export const TOP_P: Range = { min: 0.05, max: 1 };
 export const MAX_TOKENS: Range = { min: 1, max: 8192 };
+export const EFFORT: Range = { min: 0, max: 1 };
 export const SEED: Range = { min: 0, max: Number.MAX_SAFE_INTEGER };
 
-export const DEFAULT_SETTINGS: Settings = { temperature: 0, topP: 1, maxTokens: 256, seed: null, instructions: '' };
+export const DEFAULT_SETTINGS: Settings = { temperature: 0, topP: 1, maxTokens: 256, seed: null, effort: null, instructions: '' };
 
 export const LONGEST_INSTRUCTIONS = 20_000;
 
@@ -35,12 +38,13 @@ export function settingsFrom(kept: string | null): Settings {
   } catch {
     value = {};
   }
-  const { temperature, topP, maxTokens, seed, instructions } = DEFAULT_SETTINGS;
+  const { temperature, topP, maxTokens, seed, effort, instructions } = DEFAULT_SETTINGS;
   return {
     temperature: isNumber(value.temperature, TEMPERATURE) ? value.temperature : temperature,
     topP: isNumber(value.topP, TOP_P) ? value.topP : topP,
     maxTokens: isWhole(value.maxTokens, MAX_TOKENS) ? value.maxTokens : maxTokens,
     seed: isWhole(value.seed, SEED) ? value.seed : seed,
+    effort: isNumber(value.effort, EFFORT) ? value.effort : effort,
     instructions: typeof value.instructions === 'string' ? value.instructions.slice(0, LONGEST_INSTRUCTIONS) : instructions,
   };
 }

@@ -1,6 +1,6 @@
 /** The sentences that describe a state; no DOM, so that they are tested as text. */
 import type { AnswerStats, Backend, SplitState } from '../api';
-import { bytesOf, count, milliseconds, rate } from './format';
+import { bytes, bytesOf, count, milliseconds, percent, rate } from './format';
 import type { Answer } from './conversation';
 import type { State } from './state';
 
@@ -65,6 +65,26 @@ function statsParts(stats: AnswerStats, split: SplitState | null): string[] {
   parts.push(count(stats.tokens, 'token'));
   if (split !== null) parts.push(blocksHere(split.split, split.blocks));
   return parts;
+}
+
+/** How much this device may be given, and of a model with so many blocks. */
+export function effortText(effort: number | null, blocks: number | null): string {
+  if (effort === null) return 'all it can';
+  if (effort === 0) return 'none';
+  return blocks === null ? `at most ${percent(effort)}` : `at most ${String(Math.floor(effort * blocks))} of ${String(blocks)} blocks`;
+}
+
+/** What a token of the last answer took on each side; null before there was one, or where all of it ran on the server. */
+export function tokenTimes(stats: AnswerStats | null, split: SplitState): { readonly here: string; readonly there: string } | null {
+  if (stats?.tpotMs == null) return null;
+  if (split.split === 0 || stats.browserTpotMs === null) return { here: '', there: `${milliseconds(stats.tpotMs)} a token` };
+  const rest = Math.max(0, stats.tpotMs - stats.browserTpotMs);
+  return { here: `${milliseconds(stats.browserTpotMs)} a token`, there: `${milliseconds(rest)} a token, the way included` };
+}
+
+/** What the last answer sent and got. */
+export function trafficText({ sentBytes, receivedBytes }: AnswerStats): string {
+  return `${bytes(sentBytes)} up, ${bytes(receivedBytes)} down`;
 }
 
 /** The picture in words, for those who do not see it. */

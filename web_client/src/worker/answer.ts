@@ -26,6 +26,10 @@ export class Answer {
   private blocksSaved = 0;
   private msRun = 0;
   private msSaved = 0;
+  private sentBytes = 0;
+  private receivedBytes = 0;
+  private decodeMs = 0;
+  private decodeSteps = 0;
 
   constructor(
     readonly ask: Ask,
@@ -58,11 +62,24 @@ export class Answer {
     return this.text.stopped;
   }
 
-  count(stats: Done['stats']): void {
+  count(stats: Done['stats'], sentBytes: number, receivedBytes: number): void {
+    this.sentBytes += sentBytes;
+    this.receivedBytes += receivedBytes;
     this.blocksRun += stats.server_blocks_run;
     this.blocksSaved += stats.server_blocks_saved;
     this.msRun += stats.server_ms_run;
     this.msSaved += stats.server_ms_saved;
+  }
+
+  /** Runs blocks here on so many rows, and notes what a single one took. */
+  async timed<T>(rows: number, compute: () => Promise<T>): Promise<T> {
+    const started = performance.now();
+    const result = await compute();
+    if (rows === 1) {
+      this.decodeMs += performance.now() - started;
+      this.decodeSteps += 1;
+    }
+    return result;
   }
 
   finish(): { readonly rest: string; readonly text: string } {
@@ -80,6 +97,9 @@ export class Answer {
       serverBlocksSaved: this.blocksSaved,
       serverMsRun: this.msRun,
       serverMsSaved: this.msSaved,
+      browserTpotMs: this.decodeSteps === 0 ? null : this.decodeMs / this.decodeSteps,
+      sentBytes: this.sentBytes,
+      receivedBytes: this.receivedBytes,
     };
   }
 }

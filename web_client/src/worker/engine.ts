@@ -42,6 +42,7 @@ export class Engine {
   private prospect: Backend = 'none';
   private closed = false;
   private wire: Wire;
+  private effort: number | null;
   /** The answers that were asked for and are not finished. */
   private readonly open = new Map<number, Answer | null>();
   private readonly stopRequested = new Set<number>();
@@ -52,6 +53,7 @@ export class Engine {
   ) {
     this.tell = new Announcer(post);
     this.wire = options.wire;
+    this.effort = options.effort;
     this.prospect = this.firstProspect;
   }
 
@@ -85,6 +87,11 @@ export class Engine {
     if (!this.open.has(ask)) return;
     this.stopRequested.add(ask);
     if (this.open.get(ask) != null) this.cancelTurn();
+  }
+
+  setEffort(effort: number | null): void {
+    this.effort = effort;
+    void this.serial.run(() => this.replan());
   }
 
   async diagnose(): Promise<void> {
@@ -240,7 +247,7 @@ export class Engine {
   }
 
   private get report(): Report {
-    const { effort } = this.options;
+    const { effort } = this;
     const unknown = { decode_ms: null, prefill_ms: null, prefill_rows: PREFILL_ROWS, memory_bytes: null };
     return { ...(this.local?.measured ?? { backend: this.prospect, variant: 'float32', blocks_ready: 0, ...unknown }), effort };
   }
@@ -389,10 +396,11 @@ export class Engine {
     const link = this.link;
     if (link === null) throw new ConnectionError('disconnected', 'The connection to the server was lost; ask again to reconnect.');
     const request = { prompt: [...prompt, ...answer.ids], maxTokens: missing, sampling: answer.sampling, stop: answer.stop };
+    const { sentBytes, receivedBytes } = link;
     const done = await runTurn(
       link,
       request,
-      (work) => this.compute(work),
+      (work) => answer.timed(work.ids.length, () => this.compute(work)),
       (plan) => {
         this.adoptPlan(plan);
       },
@@ -403,7 +411,7 @@ export class Engine {
         if (answer.stopped) this.cancelTurn();
       },
     );
-    answer.count(done.stats);
+    answer.count(done.stats, link.sentBytes - sentBytes, link.receivedBytes - receivedBytes);
     return done.finish_reason;
   }
 

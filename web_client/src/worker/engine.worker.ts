@@ -21,6 +21,9 @@ self.addEventListener('message', ({ data: command }: MessageEvent<Command>) => {
     case 'stop':
       engine?.stop(command.ask);
       return;
+    case 'effort':
+      engine?.setEffort(command.effort);
+      return;
     case 'diagnose':
       void engine?.diagnose();
       return;

@@ -39,6 +39,9 @@ export class ServerLink implements TurnLink {
   private open = true;
   private readonly patience = new Patience();
   private readonly stopWatching: () => void;
+  /** Of messages and frames, since the connection began. */
+  sentBytes = 0;
+  receivedBytes = 0;
   /** Bytes that had not left a second ago. */
   private buffered = 0;
 
@@ -99,12 +102,19 @@ export class ServerLink implements TurnLink {
   }
 
   send(message: ClientMessage): void {
-    if (this.open) this.socket.send(encodeMessage(message));
+    if (!this.open) return;
+    const text = encodeMessage(message);
+    // Nothing but ASCII is sent in number; a byte more or less of a name is no matter.
+    this.sentBytes += text.length;
+    this.socket.send(text);
   }
 
   async sendFrame(frame: Frame): Promise<void> {
     while (this.open && this.socket.bufferedAmount > MOST_BUFFERED_BYTES) await new Promise((resolve) => setTimeout(resolve, BUFFER_POLL_MS));
-    if (this.open) this.socket.send(encodeFrame(frame));
+    if (!this.open) return;
+    const bytes = encodeFrame(frame);
+    this.sentBytes += bytes.byteLength;
+    this.socket.send(bytes);
   }
 
   close(): void {
@@ -132,6 +142,7 @@ export class ServerLink implements TurnLink {
 
   private receive(data: string | ArrayBuffer): void {
     this.patience.heard();
+    this.receivedBytes += typeof data === 'string' ? data.length : data.byteLength;
     try {
       const happening = this.session.receive(typeof data === 'string' ? decodeServerMessage(data) : decodeFrame(data));
       if (happening.type === 'ended') this.end(happening.error);

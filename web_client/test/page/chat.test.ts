@@ -160,6 +160,15 @@ describe('a chat', () => {
     expect(store.state().engineFailure).toBeNull();
   });
 
+  it('tells the engine of another effort, and a new engine too', () => {
+    const { chat, store, engines, engine } = begin();
+    chat.configure({ ...store.state().settings, effort: 0.5 });
+    chat.configure({ ...store.state().settings, temperature: 1 });
+    expect(engine().commands.slice(1)).toEqual([{ type: 'effort', effort: 0.5 }]);
+    chat.reconnect();
+    expect(engines[1]?.commands).toEqual([{ type: 'connect', options: { ...OPTIONS, effort: 0.5 } }]);
+  });
+
   it('hands diagnostics to whoever asked', async () => {
     const { chat, engine } = begin();
     const diagnostics = { adapter: null, backend: 'wasm', split: 2, blockRuns: [1, 1], kvLocations: ['cpu', 'cpu'], crossOriginIsolated: false, log: [] } as const;

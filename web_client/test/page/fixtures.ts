@@ -3,7 +3,7 @@ import { DEFAULT_SETTINGS } from '../../src/page/settings';
 import type { Answer } from '../../src/page/conversation';
 import { initialState, reduce, type PageEvent, type State } from '../../src/page/state';
 
-export const STATS: AnswerStats = { tokens: 32, ttftMs: 240, tpotMs: 70.4, serverBlocksRun: 96, serverBlocksSaved: 160, serverMsRun: 300, serverMsSaved: 200 };
+export const STATS: AnswerStats = { tokens: 32, ttftMs: 240, tpotMs: 70.4, serverBlocksRun: 96, serverBlocksSaved: 160, serverMsRun: 300, serverMsSaved: 200, browserTpotMs: 20, sentBytes: 9000, receivedBytes: 1000 };
 
 export function splitState(split: number, blocks = 8): SplitState {
   return {

@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { bytesOf, count, milliseconds, percent, rate } from '../../src/page/format';
 import type { PageEvent } from '../../src/page/state';
-import { answerFigures, headline, phaseText, pictureText } from '../../src/page/words';
+import { serverWork } from '../../src/page/conversation';
+import { answerFigures, effortText, headline, phaseText, pictureText, tokenTimes, trafficText } from '../../src/page/words';
 import { after, asked, failure, finished, lastAnswer, splitState, STATS, text } from './fixtures';
 
 describe('figures', () => {
@@ -90,5 +91,26 @@ describe('the picture in words', () => {
     [8, 'Your browser: the embedding and blocks 1 to 8. Server: only the head.'],
   ])('split %s', (split, words) => {
     expect(pictureText(splitState(split))).toBe(words);
+  });
+});
+
+describe('what is seen of the split', () => {
+  it('is the effort in words', () => {
+    expect([effortText(null, 8), effortText(0, 8), effortText(0.5, 8), effortText(0.25, null)]).toEqual(['all it can', 'none', 'at most 4 of 8 blocks', 'at most 25 %']);
+  });
+
+  it('is what a token took on each side, once there was one', () => {
+    expect(tokenTimes(null, splitState(5))).toBeNull();
+    expect(tokenTimes(STATS, splitState(5))).toEqual({ here: '20 ms a token', there: '50 ms a token, the way included' });
+    expect(tokenTimes({ ...STATS, browserTpotMs: null }, splitState(0))).toEqual({ here: '', there: '70 ms a token' });
+  });
+
+  it('is what went over the wire', () => {
+    expect(trafficText({ ...STATS, sentBytes: 999, receivedBytes: 2.5e6 })).toBe('999 B up, 2.5 MB down');
+  });
+
+  it('is what the server was spared in all answers of the chat', () => {
+    expect(serverWork(after().conversation)).toBeNull();
+    expect(serverWork(after(asked(1), finished(1, 'a'), asked(2), finished(2, 'b')).conversation)).toEqual({ run: 600, saved: 400 });
   });
 });

@@ -47,6 +47,8 @@ vi.mock('../../src/worker/link', () => ({
       if (bundle !== world.bundle) return Promise.reject(new SessionError('bundle_mismatch', 'Another bundle.'));
       const link = {
         alive: true,
+        sentBytes: 0,
+        receivedBytes: 0,
         onClose,
         welcome: { agent: 'server', model: bundle, blocks: 8, limits: { max_context: 64 } },
         session: { plan: null as Plan | null, state: 'idle', latestPromptRows: 0, cancel: () => null, forgetClientKv: () => undefined },

@@ -91,5 +91,5 @@ function restored(chat: ArchivedChat): StoredChat {
 }
 
 function figures({ tokens, ttftMs, tpotMs, serverBlocksRun, serverBlocksSaved, serverMsRun, serverMsSaved }: AnswerStats): AnswerStats {
-  return { tokens, ttftMs, tpotMs, serverBlocksRun, serverBlocksSaved, serverMsRun, serverMsSaved };
+  return { tokens, ttftMs, tpotMs, serverBlocksRun, serverBlocksSaved, serverMsRun, serverMsSaved, browserTpotMs: null, sentBytes: 0, receivedBytes: 0 };
 }

@@ -1,7 +1,8 @@
 /** The figures of the panel, and the planner's sentence. */
 import { milliseconds, percent, rate } from '../format';
 import type { State } from '../state';
-import { BACKEND_NAMES } from '../words';
+import { serverWork } from '../conversation';
+import { BACKEND_NAMES, trafficText } from '../words';
 import { byId, element, setText } from './dom';
 
 interface Figure {
@@ -20,7 +21,9 @@ export function createFacts(): (state: State) => void {
   const wire = row('Wire');
   const trip = row('Round trip');
   const steps = row('Runs here');
-  const rows = element('dl', 'rows', ...[backend, weights, wire, trip, steps].map((each) => each.node));
+  const traffic = row('Over the wire');
+  const chat = row('This chat saved');
+  const rows = element('dl', 'rows', ...[backend, weights, wire, trip, traffic, steps, chat].map((each) => each.node));
   const warning = element('p', 'warning', 'Slower than this server promises');
   const reason = element('p', 'reason');
   const facts = byId('split-facts', HTMLElement);
@@ -34,6 +37,9 @@ export function createFacts(): (state: State) => void {
     speed.set(speedFigure(state));
     saved.set({ value: percent(split.savedServerTime), origin: 'of its time' });
     steps.set(`${percent(split.savedBlockSteps)} of block-steps`);
+    const work = serverWork(state.conversation);
+    chat.set(work === null || work.run + work.saved === 0 ? '–' : `${milliseconds(work.saved)} of server, ${percent(work.saved / (work.run + work.saved))}`);
+    traffic.set(state.lastStats === null ? '–' : trafficText(state.lastStats));
     backend.set(BACKEND_NAMES[split.split === 0 ? 'none' : split.backend]);
     weights.set(split.split === 0 ? 'none' : split.variant);
     wire.set(split.split === 0 ? 'token ids' : split.wire);

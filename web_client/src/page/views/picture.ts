@@ -1,8 +1,8 @@
 /** The model as a row of cells, cut where the work passes from the browser to the server. */
-import type { SplitState } from '../../api';
+import type { AnswerStats, SplitState } from '../../api';
 import { milliseconds } from '../format';
 import type { State } from '../state';
-import { isArriving, pictureText } from '../words';
+import { isArriving, pictureText, tokenTimes } from '../words';
 import { byId, element } from './dom';
 
 /** From this many blocks on the cells are drawn smaller. */
@@ -12,6 +12,7 @@ interface Drawing {
   readonly split: SplitState;
   readonly blocksReady: number;
   readonly loading: boolean;
+  readonly stats: AnswerStats | null;
 }
 
 export function createPicture(): (state: State) => void {
@@ -21,8 +22,8 @@ export function createPicture(): (state: State) => void {
   return (state) => {
     picture.hidden = state.split === null;
     if (state.split === null) return;
-    const drawing = { split: state.split, blocksReady: state.blocksReady, loading: isArriving(state) };
-    if (drawn?.split === drawing.split && drawn.blocksReady === drawing.blocksReady && drawn.loading === drawing.loading) return;
+    const drawing = { split: state.split, blocksReady: state.blocksReady, loading: isArriving(state), stats: state.lastStats };
+    if (drawn?.split === drawing.split && drawn.blocksReady === drawing.blocksReady && drawn.loading === drawing.loading && drawn.stats === drawing.stats) return;
     drawn = drawing;
     picture.classList.toggle('dense', drawing.split.blocks >= DENSE_BLOCKS);
     picture.setAttribute('aria-label', pictureText(drawing.split));
@@ -38,17 +39,18 @@ function draw(drawing: Drawing): HTMLElement[] {
   const here = split === 0 ? [element('span', 'nothing', 'No block runs here; your words leave as token numbers.')] : [embed, ...cells.slice(0, split)];
   const there = split === 0 ? [embed, ...cells, head] : [...cells.slice(split), head];
   const held = cells.some((cell) => cell.classList.contains('held'));
+  const times = tokenTimes(drawing.stats, drawing.split);
   const carried = split === 0 ? 'token numbers' : wire;
   return [
-    side('browser', 'Your browser', here),
+    side('browser', 'Your browser', times?.here ?? '', here),
     element('div', 'link', element('i', 'down'), element('span', '', `${carried} · ${milliseconds(rttMs)} round trip`), element('i', 'up')),
-    side('server', 'Server', there),
+    side('server', 'Server', times?.there ?? '', there),
     ...(held ? [element('p', 'key', 'Outlined: already in your browser, not used yet.')] : []),
   ];
 }
 
-function side(name: 'browser' | 'server', label: string, cells: readonly HTMLElement[]): HTMLElement {
-  return element('div', `side ${name}`, element('span', 'side-name', label), element('div', 'cells', ...cells));
+function side(name: 'browser' | 'server', label: string, time: string, cells: readonly HTMLElement[]): HTMLElement {
+  return element('div', `side ${name}`, element('div', 'side-head', element('span', 'side-name', label), element('span', 'side-time', time)), element('div', 'cells', ...cells));
 }
 
 function blockCell(block: number, { split: { split }, blocksReady, loading }: Drawing): HTMLElement {

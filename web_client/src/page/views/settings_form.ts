@@ -3,7 +3,7 @@ import type { Chat } from '../chat';
 import { DEFAULT_SETTINGS, isWhole, LONGEST_INSTRUCTIONS, MAX_TOKENS, SEED, TEMPERATURE, TOP_P, type Range, type Settings } from '../settings';
 import { byId, setText } from './dom';
 
-export function createSettingsForm(chat: Chat, first: Settings, keep: (settings: Settings) => void): void {
+export function createSettingsForm(chat: Chat, held: () => Settings, keep: (settings: Settings) => void): void {
   const dialog = byId('settings', HTMLDialogElement);
   const temperature = byId('temperature', HTMLInputElement);
   const topP = byId('top-p', HTMLInputElement);
@@ -14,7 +14,6 @@ export function createSettingsForm(chat: Chat, first: Settings, keep: (settings:
   const instructions = byId('instructions', HTMLTextAreaElement);
   const seedExplained = seedHint.textContent;
   const tokensExplained = `In tokens, ${String(MAX_TOKENS.min)} to ${String(MAX_TOKENS.max)}; one is about a short word.`;
-  let settings = first;
 
   setRange(temperature, TEMPERATURE);
   setRange(topP, TOP_P);
@@ -46,7 +45,7 @@ export function createSettingsForm(chat: Chat, first: Settings, keep: (settings:
     change({ instructions: instructions.value });
   });
   byId('settings-reset', HTMLButtonElement).addEventListener('click', () => {
-    change(DEFAULT_SETTINGS);
+    change({ ...DEFAULT_SETTINGS, effort: held().effort });
     fill();
   });
   byId('settings-button', HTMLButtonElement).addEventListener('click', () => {
@@ -58,26 +57,26 @@ export function createSettingsForm(chat: Chat, first: Settings, keep: (settings:
 
   /** The fields say what holds. */
   function fill(): void {
-    temperature.value = String(settings.temperature);
-    topP.value = String(settings.topP);
-    maxTokens.value = String(settings.maxTokens);
-    seed.value = settings.seed === null ? '' : String(settings.seed);
-    instructions.value = settings.instructions;
+    temperature.value = String(held().temperature);
+    topP.value = String(held().topP);
+    maxTokens.value = String(held().maxTokens);
+    seed.value = held().seed === null ? '' : String(held().seed);
+    instructions.value = held().instructions;
     say(maxTokens, maxTokensHint, true, tokensExplained, '');
     say(seed, seedHint, true, seedExplained, '');
     showValues();
   }
 
   function showValues(): void {
-    setText(byId('temperature-value', HTMLOutputElement), String(settings.temperature));
-    setText(byId('top-p-value', HTMLOutputElement), String(settings.topP));
+    setText(byId('temperature-value', HTMLOutputElement), String(held().temperature));
+    setText(byId('top-p-value', HTMLOutputElement), String(held().topP));
   }
 
   function change(part: Partial<Settings>): void {
-    settings = { ...settings, ...part };
-    showValues();
+    const settings = { ...held(), ...part };
     chat.configure(settings);
     keep(settings);
+    showValues();
   }
 }
 
