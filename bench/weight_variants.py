@@ -165,7 +165,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("bench/results/weight_variants.json"))
     args = parser.parse_args()
     result = {
-        "command": "python bench/weight_variants.py",
+        "command": "python bench/weight_variants.py" + (f" --text {args.text.name}" if args.text else ""),
         "model": args.model.name,
         "text": args.text.name if args.text else "prose.txt",
         "onnxruntime": onnxruntime.__version__,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,9 +14,11 @@ from splitllm.errors import ExportError, UsageError
 from splitllm.types import SamplingParams
 
 from .quiet import first_line
+from .templates import portable
 from .weights import compute_in_float32, stored_types_kept
 
 _hub: Any = transformers  # only half of it has types
+_LAYER: Final = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
 _DECODERS: Final = ("ForCausalLM", "LMHeadModel")
 #: What the numeric gate reads besides random tokens: an ordinary conversation.
 _CONVERSATION: Final = [
@@ -85,6 +88,7 @@ def load_model(source: str | Path, config: Any, *, trust_remote_code: bool = Fal
                 trust_remote_code=trust_remote_code,
                 use_safetensors=True,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # told below, in one line
             )
     except OSError as error:
         raise ExportError(f"{source}: no safetensors weights can be read ({first_line(error)})") from error
@@ -95,7 +99,24 @@ def load_model(source: str | Path, config: Any, *, trust_remote_code: bool = Fal
         raise ExportError(
             f"{source}: the checkpoint lacks {len(missing)} weights, {missing[0]} for one; it is incomplete"
         )
+    _check_shapes(source, config, report)
     return compute_in_float32(model.eval())
+
+
+def _check_shapes(source: str | Path, config: Any, report: Any) -> None:
+    """Raises ExportError where the checkpoint is of another model than its config."""
+    for name in sorted(report["mismatched_keys"]):
+        raise ExportError(
+            f"{source}: config and weights disagree on the size of {name if isinstance(name, str) else name[0]}; "
+            "they are of different models"
+        )
+    for name in sorted(report["unexpected_keys"]):
+        layer = _LAYER.search(name)
+        if layer and int(layer[1]) >= config.num_hidden_layers:
+            raise ExportError(
+                f"{source}: config and weights disagree: the checkpoint holds {name}, "
+                f"the config says {config.num_hidden_layers} layers; they are of different models"
+            )
 
 
 def read_texts(source: str | Path, config: Any, chat_template: str | None, *, trust_remote_code: bool = False) -> Texts:
@@ -123,6 +144,8 @@ def read_texts(source: str | Path, config: Any, chat_template: str | None, *, tr
         prompt = tokenizer.apply_chat_template(_CONVERSATION, chat_template=template, add_generation_prompt=True)
     except Exception as error:  # a template is a program; it may fail in any way
         raise ExportError(f"{source}: the chat template fails on a short conversation ({first_line(error)})") from error
+    special = {"bos_token": tokenizer.bos_token, "eos_token": tokenizer.eos_token}
+    template = portable(template, _CONVERSATION, special)
     ends = _end_tokens(source, config, tokenizer)
     return Texts(
         tokenizer_json=tokenizer.backend_tokenizer.to_str(),

@@ -82,6 +82,18 @@ def test_damaged_and_incomplete_weights_are_refused(tmp_path: Path, make_checkpo
     assert "cannot be read" in _refusal(ExportError, model, tmp_path).message
 
 
+def test_config_and_weights_that_disagree_are_refused(tmp_path: Path, make_checkpoint: Callable[..., Path]) -> None:
+    model = make_checkpoint(num_hidden_layers=2)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"intermediate_size": 64}))
+    message = _refusal(ExportError, model, tmp_path).message
+    assert "config and weights disagree on the size of model.layers.0.mlp.down_proj.weight" in message
+    (model / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
+    assert "the config says 1 layers" in _refusal(ExportError, model, tmp_path).message
+    (model / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
+    assert "the checkpoint lacks" in _refusal(ExportError, model, tmp_path).message
+
+
 def test_a_tokenizer_without_template_says_how_to_give_one(
     tmp_path: Path, make_checkpoint: Callable[..., Path]
 ) -> None:
