@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from demo.grammar import Style
-from demo.turns import BALANCED, COPYING, FOCUS, MAKERS, State, accept_or_decline
+from demo.turns import BALANCED, COPYING, FOCUS, MAKERS, PLAIN, State, accept_or_decline
 
 SHARES: dict[str, int] = {intent: share for intent, (_, share) in MAKERS.items()}
 
@@ -26,6 +26,7 @@ PHASES: tuple[Phase, ...] = (
     Phase(34_000, 8, FOCUS),
     Phase(34_000, 9, COPYING),
     Phase(24_000, 10, BALANCED),
+    Phase(16_000, 11, PLAIN),
 )
 
 SYSTEM_MESSAGES: tuple[str, ...] = (

@@ -167,6 +167,14 @@ PLANS: tuple[TrainingPlan, ...] = (
         int4_from=0.75,
         from_mean=True,
     ),
+    TrainingPlan(
+        seed=24,
+        peak_learning_rate=5e-4,
+        final_learning_rate=1e-5,
+        warmup_steps=50,
+        int4_from=0.75,
+        from_mean=True,
+    ),
 )
 """One plan per phase of the corpus."""
 

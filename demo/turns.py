@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from demo import questions, stories
+from demo import plain, questions, stories
 from demo.facts import CAPITALS, COLOURS, NAME_SYLLABLES, NAMES, NUMBER_WORDS, OTHER_COUNTRY_NAMES, SOUNDS
 from demo.grammar import Style, expand, say
 from demo.smalltalk import TALKS, Talk
@@ -304,6 +304,21 @@ def _unknown(rng: random.Random, state: State) -> Turn:
     return Turn(text, REFUSAL)
 
 
+def _plain(rng: random.Random, state: State) -> Turn:
+    """What nearly everybody types, in the words that nearly everybody uses."""
+    state.subject = None
+    kind = rng.random()
+    if kind < 0.5:
+        talk = rng.choice(TALKS)
+        if talk.name == "okay" and (state.asked_how_user_is or state.offered_story or state.cut):
+            talk = TALKS[0]
+        return Turn(plain.plainly(rng, plain.PLAIN_TALK[talk.name], state.style), _talk_answer(talk, state))
+    if kind < 0.85:
+        topic = rng.choice(TOPICS)
+        return Turn(plain.plainly(rng, plain.PLAIN_TOPICS[topic.name], state.style), topic.answer)
+    return Turn(plain.plainly(rng, plain.PLAIN_UNKNOWN, state.style), REFUSAL)
+
+
 MAKERS: dict[str, tuple[Maker, int]] = {
     "capital": (_capital, 9),
     "capital_unknown": (_capital_unknown, 5),
@@ -322,6 +337,7 @@ MAKERS: dict[str, tuple[Maker, int]] = {
     "talk": (_talk, 13),
     "splitllm": (_splitllm, 20),
     "unknown": (_unknown, 14),
+    "plain": (_plain, 0),
 }
 """Every intent with its maker and its share of the turns."""
 
@@ -370,4 +386,7 @@ BALANCED: dict[str, int] = {
     "splitllm": 26,
     "unknown": 14,
 }
-"""Shares of the last phase: everything once more."""
+"""Shares of the fourth phase: everything once more."""
+
+PLAIN: dict[str, int] = {**BALANCED, "plain": 120}
+"""Shares of the last phase: everything, and what people type most in the words that they use most."""

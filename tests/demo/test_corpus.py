@@ -14,6 +14,7 @@ import pytest
 from demo import facts, questions, stories
 from demo.corpus import PHASES, Conversation, conversations
 from demo.grammar import Style, expand, fill, say
+from demo.plain import PLAIN_TALK, PLAIN_TOPICS
 from demo.smalltalk import TALKS
 from demo.splitllm_facts import TOPICS
 from demo.turns import MAKERS
@@ -68,10 +69,16 @@ def test_held_out_set_has_40_known_and_10_unknown_items_with_unique_ids() -> Non
     assert all(entry["all_of"] or entry["any_of"] for group in groups.values() for entry in group)
 
 
-def test_every_intent_is_present(sample: list[Conversation]) -> None:
+def test_every_intent_is_present() -> None:
+    sample = conversations(3000, seed=11, shares=PHASES[-1].shares)
     seen = Counter(intent for conversation in sample for intent in conversation.intents)
     assert set(seen) == {*MAKERS, "offered_story"}
     assert min(seen.values()) >= 30
+
+
+def test_every_subject_has_plain_words() -> None:
+    assert set(PLAIN_TALK) == {talk.name for talk in TALKS}
+    assert set(PLAIN_TOPICS) == {topic.name for topic in TOPICS}
 
 
 def test_every_subject_of_small_talk_and_splitllm_is_answered(sample: list[Conversation]) -> None:
