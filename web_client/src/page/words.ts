@@ -79,7 +79,7 @@ export function tokenTimes(stats: AnswerStats | null, split: SplitState): { read
   if (stats?.tpotMs == null) return null;
   if (split.split === 0 || stats.browserTpotMs === null) return { here: '', there: `${milliseconds(stats.tpotMs)} a token` };
   const rest = Math.max(0, stats.tpotMs - stats.browserTpotMs);
-  return { here: `${milliseconds(stats.browserTpotMs)} a token`, there: `${milliseconds(rest)} a token, the way included` };
+  return { here: `${milliseconds(stats.browserTpotMs)} a token`, there: `${milliseconds(rest)} with the network` };
 }
 
 /** What the last answer sent and got. */

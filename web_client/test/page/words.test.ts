@@ -101,7 +101,7 @@ describe('what is seen of the split', () => {
 
   it('is what a token took on each side, once there was one', () => {
     expect(tokenTimes(null, splitState(5))).toBeNull();
-    expect(tokenTimes(STATS, splitState(5))).toEqual({ here: '20 ms a token', there: '50 ms a token, the way included' });
+    expect(tokenTimes(STATS, splitState(5))).toEqual({ here: '20 ms a token', there: '50 ms with the network' });
     expect(tokenTimes({ ...STATS, browserTpotMs: null }, splitState(0))).toEqual({ here: '', there: '70 ms a token' });
   });
 

@@ -22,7 +22,7 @@ export function createFacts(): (state: State) => void {
   const trip = row('Round trip');
   const steps = row('Runs here');
   const traffic = row('Over the wire');
-  const chat = row('This chat saved');
+  const chat = row('Saved so far');
   const rows = element('dl', 'rows', ...[backend, weights, wire, trip, traffic, steps, chat].map((each) => each.node));
   const warning = element('p', 'warning', 'Slower than this server promises');
   const reason = element('p', 'reason');
@@ -38,7 +38,7 @@ export function createFacts(): (state: State) => void {
     saved.set({ value: percent(split.savedServerTime), origin: 'of its time' });
     steps.set(`${percent(split.savedBlockSteps)} of block-steps`);
     const work = serverWork(state.conversation);
-    chat.set(work === null || work.run + work.saved === 0 ? '–' : `${milliseconds(work.saved)} of server, ${percent(work.saved / (work.run + work.saved))}`);
+    chat.set(work === null || work.run + work.saved === 0 ? '–' : `${milliseconds(work.saved)} of its time, ${percent(work.saved / (work.run + work.saved))}`);
     traffic.set(state.lastStats === null ? '–' : trafficText(state.lastStats));
     backend.set(BACKEND_NAMES[split.split === 0 ? 'none' : split.backend]);
     weights.set(split.split === 0 ? 'none' : split.variant);
