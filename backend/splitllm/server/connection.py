@@ -31,7 +31,8 @@ _PING_EVERY_S = 5.0
 _FIRST_PINGS = 3
 _FIRST_PONG_S = 2.0
 _OUTBOX_LIMIT = 256
-_HELLO_S = 30.0
+#: A connection without a session holds a place that others may want.
+_OPENING_S = 30.0
 #: A peer that answers no ping for so long is gone.
 _SILENT_S = 30.0
 #: Seconds that a peer which does not read still gets to take the reason why it is let go.
@@ -175,7 +176,8 @@ class Connection:
             now = time.monotonic()
             if not self._machine.waits_for_client:
                 self._last_heard = now
-            limit = _HELLO_S if self._machine.state is State.NEW else self._config.idle_timeout_s
+            opening = self._machine.state in (State.NEW, State.GREETED)
+            limit = _OPENING_S if opening else self._config.idle_timeout_s
             if now - self._last_heard > min(limit, self._config.idle_timeout_s):
                 error = ProtocolError("The session was silent for too long; reconnect to go on.", code="idle_timeout")
                 self._post(self._machine.fail(error))

@@ -23,10 +23,13 @@ from .summary import is_news, summary_line
 
 #: A connection that sends no whole request head for so long is closed.
 _SILENT_CONNECTION_S: Final = 75.0
+#: A peer that takes nothing of what waits for it for so long is dropped, by the kernel: a file goes out without this
+#: process looking on. Longer than `send_timeout_s`, so that a session's own limit comes first.
+_UNREAD_S: Final = 60.0
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one.
+def bind(host: str, port: int, *, unread_s: float = _UNREAD_S) -> socket.socket:
+    """A listening socket; port 0 takes a free one. Peers that read nothing for `unread_s` are dropped (on Linux).
 
     Raises:
         MachineError: the port is in use or may not be used, or the host is none of this machine's.
@@ -34,6 +37,8 @@ def bind(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # RFC 5482; connections inherit it
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1000 * unread_s))
     try:
         listener.bind((host, port))
     except (OSError, OverflowError) as error:

@@ -11,6 +11,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from ..bundle import MANIFEST_NAME, Bundle
+from ..errors import BundleError
 
 _TYPES: Final = {
     ".html": "text/html; charset=utf-8",
@@ -40,6 +41,8 @@ _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
+#: What FileResponse looks for beside a file, for who accepts that encoding.
+_COMPRESSED: Final = (".gz", ".br")
 #: These carry their content's hash or version in the path, so they never change.
 _IMMUTABLE_PREFIXES: Final = ("/assets/", "/ort/")
 
@@ -93,6 +96,7 @@ def host_guard(bound_host: str, allowed_origins: tuple[str, ...]) -> Middleware:
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
     """Signal handler (on_response_prepare): headers that every response carries."""
+    response.headers["Server"] = "splitllm"  # aiohttp would tell its own and Python's version
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)
     immutable = request.path.startswith(_IMMUTABLE_PREFIXES) and response.status in (200, 206, 304)
@@ -100,7 +104,15 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
 
 
 def bundle_handler(bundle: Bundle) -> Handler:
-    """`GET /bundle/{name}`: the manifest, and the files it lists; nothing else of the folder."""
+    """`GET /bundle/{name}`: the manifest, and the files it lists; nothing else of the folder.
+
+    Raises:
+        BundleError: a compressed copy lies beside a file; it would be sent in the file's place, and is not verified.
+    """
+    for name in bundle.manifest.files:
+        for suffix in _COMPRESSED:
+            if (bundle.folder / f"{name}{suffix}").exists():
+                raise BundleError(f"{name}{suffix} does not belong into {bundle.folder}; remove it")
 
     async def handle(request: web.Request) -> web.StreamResponse:
         name = request.match_info["name"]
