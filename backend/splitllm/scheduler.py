@@ -90,9 +90,7 @@ class Scheduler:
         moves = self.resplit(session, split)
         stream.waiting.clear()
         stream.prompt_end = stream.answer_start + len(stream.generation.tokens)
-        return moves, Resplitted(
-            session, turn, done=True, ran_to=ran_to, length=stream.length, end=stream.prompt_end
-        )
+        return moves, Resplitted(session, turn, done=True, ran_to=ran_to, length=stream.length, end=stream.prompt_end)
 
     def close(self, session: str) -> list[Move]:
         """Forget a session and its work."""
