@@ -1,4 +1,4 @@
-"""Chains of nodes -> the one kernel that computes them on the CPU, on CUDA and on WebGPU alike.
+"""Chains of nodes -> the one kernel that computes them on every provider.
 
 Runtimes fuse much of this by themselves, but not on every device.
 Operators: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
