@@ -1,6 +1,6 @@
 """Operators of ONNX Runtime that torch has no single node for, as torch operators with an ONNX form.
 
-All of them are tested on the CPU and on WebGPU; CUDA has kernels for them by the list below, but no card has run them yet.
+All of them are tested on the CPU and on WebGPU; CUDA has kernels for them by the list below, but no card has run them.
 Operators: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
 """
 
