@@ -26,7 +26,7 @@ test: setup chromium ## all tests, those in a real browser included
 
 fast: setup ## the tests that need neither browser nor export
 	cd web_client && npm run --silent test
-	$(BIN)/python -m pytest tests/unit tests/contract tests/integration -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest tests/unit tests/fuzz tests/contract tests/integration -m "not slow" $(ARGS)
 
 check: setup ## linters, types, import rules, generated files
 	$(BIN)/ruff check .

@@ -70,9 +70,9 @@ FRAME_TWISTS = {
 
 
 def twisted(twists: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[dict[str, Any]]:
-    """Nothing, one or two of these; nothing half of the time, so that a walk gets on."""
+    """Nothing, one or two of these; nothing half of the times, so that a walk gets on."""
     one = st.one_of([st.fixed_dictionaries({name: twist}) for name, twist in twists.items()])
-    return st.sampled_from([0, 0, 0, 0, 1, 1, 2]).flatmap(
+    return st.sampled_from([0, 0, 0, 1, 1, 2]).flatmap(
         lambda number: st.tuples(*[one] * number).map(lambda made: {k: v for some in made for k, v in some.items()})
     )
 
@@ -191,6 +191,7 @@ class Session(RuleBasedStateMachine):
         assert isinstance(close, Close)
         assert (told.message["code"], told.message["fatal"]) == (code, True)
         assert code in FATAL
+        self.talk.actions[code] += 1
         self.state, self.running, self.asked = State.CLOSED, None, None
 
     def refuses(self, actions: Sequence[Action], code: str) -> None:
@@ -199,6 +200,7 @@ class Session(RuleBasedStateMachine):
         assert isinstance(told, Send)
         assert (told.message["type"], told.message["code"], told.message["fatal"]) == ("error", code, False)
         assert code in WIRE_CODES
+        self.talk.actions[code] += 1
 
     # -- text ---------------------------------------------------------------------------------------------------------
 
@@ -452,6 +454,11 @@ class Session(RuleBasedStateMachine):
 
 def test_any_order_of_messages_frames_and_events_is_answered_as_the_page_says() -> None:
     Session.seen.clear()
-    run_state_machine_as_test(Session, settings=effort(80, stateful_step_count=60))
+    run_state_machine_as_test(Session, settings=effort(110, stateful_step_count=60))
     enough = {"Plan": 60, "Begin": 50, "Feed": 80, "SendToken": 50, "Resplit": 15, "Cancel": 6, "Close": 30}
+    enough |= dict.fromkeys(
+        ["turn_refused", "context_overflow", "unexpected_message", "malformed_message", "internal"], 3
+    )
+    enough |= dict.fromkeys(["wrong_dtype", "wrong_shape", "position_gap", "position_overlap", "unexpected_frame"], 3)
+    enough |= dict.fromkeys(["not_finite", "unknown_token", "unknown_turn", "malformed_frame"], 2)
     assert {kind for kind, number in enough.items() if Session.seen[kind] < number} == set(), Session.seen
