@@ -126,6 +126,8 @@ def open_session(graph: Path) -> Any:
     """
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Weights stay in their mapped files: repacked they would be in memory once more, a head of a large model for 2 GB.
+    options.add_session_config_entry("session.disable_prepacking", "1")
     options.log_severity_level = 4
     try:
         return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
