@@ -12,6 +12,7 @@ import random
 import re
 import resource
 import struct
+import sys
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -296,3 +297,18 @@ async def test_a_flood_of_pings_and_of_empty_messages_is_no_service(target: Serv
             deaf.write(ws_frame(bytes(125), 9) * 50 + b"\x00\x80\0\0\0\0")
         assert await answers(target, cache, 0) == alone
         deaf.transport.abort()
+
+
+async def test_a_low_limit_on_open_files_is_raised_before_strangers_use_it_up(bundle: Bundle) -> None:
+    """Beyond the limit nobody is let in any more, and the event loop logs each attempt at length."""
+    serve = [sys.executable, "-m", "splitllm.cli", "serve", str(bundle.folder), "--port", "0"]
+    server = ServerProcess(["bash", "-c", 'ulimit -Sn 128 && exec "$@"', "--", *serve])
+    parts = urlsplit(server.url)
+    try:
+        opened = [await asyncio.open_connection(parts.hostname, parts.port) for _ in range(200)]
+        await is_well(server)
+        for _, writer in opened:
+            writer.transport.abort()
+    finally:
+        server.stop()
+    assert not any("Too many open files" in line for line in server.output)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import signal
 import socket
@@ -21,11 +22,18 @@ from .config import ServerConfig
 from .http_log import http_logger
 from .summary import is_news, summary_line
 
+try:
+    import resource
+except ImportError:  # Windows has no such limit
+    resource = None  # type: ignore[assignment]  # what is not there is None
+
 #: A connection that sends no whole request head for so long is closed.
 _SILENT_CONNECTION_S: Final = 75.0
 #: A peer that takes nothing of what waits for it for so long is dropped, by the kernel: a file goes out without this
 #: process looking on. Longer than `send_timeout_s`, so that a session's own limit comes first.
 _UNREAD_S: Final = 60.0
+#: Files and connections that the process may have open, as far as its hard limit allows.
+_OPEN_FILES: Final = 65536
 
 
 def bind(host: str, port: int, *, unread_s: float = _UNREAD_S) -> socket.socket:
@@ -98,11 +106,23 @@ def serve(config: ServerConfig, narrator: Narrator) -> None:
         MachineError: the port cannot be had.
         BundleError: the bundle cannot be served.
     """
+    _raise_file_limit()
     listener = bind(config.host, config.port)
     try:
         asyncio.run(_serve(load(config), listener, narrator))
     finally:
         listener.close()
+
+
+def _raise_file_limit() -> None:
+    """Let this process hold as many connections as it may: strangers soon use up the usual soft limit of 1024."""
+    if resource is None:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):  # the system allows less than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def app_runner(server: Server) -> web.AppRunner:
