@@ -79,7 +79,7 @@ def test_a_reload_in_the_middle_of_an_answer_keeps_what_was_shown(open_page: Ope
     page.evaluate(WHEN_LONG, [20, "reload"])
     chat_page.start(STORY)
     page.wait_for_function(
-        "sessionStorage.getItem('seen') !== null && document.querySelectorAll('.answer').length === 2"
+        "() => sessionStorage.getItem('seen') !== null && document.querySelectorAll('.answer').length === 2"
     )
     seen = page.evaluate("sessionStorage.getItem('seen')")
     answer = chat_page.articles("Assistant").last
@@ -250,7 +250,7 @@ def test_the_report_for_developers_holds_what_happened_and_no_words(open_page: O
     expect(report).not_to_contain_text("Japan")
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.get_by_role("button", name="Copy report").click()
-    page.wait_for_function("navigator.clipboard.readText().then((text) => text.includes('connected to'))")
+    page.wait_for_function("() => navigator.clipboard.readText().then((text) => text.includes('connected to'))")
 
 
 def test_the_planner_obeys_the_effort_and_the_panel_shows_what_it_came_to(page: Page) -> None:

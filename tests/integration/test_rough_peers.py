@@ -115,7 +115,15 @@ def test_ctrl_c_at_the_prompt_of_chat_ends_it(server: ServerProcess, cache: Path
     """On a terminal of its own, as a person has it; the reading thread must not keep the process alive."""
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "splitllm.cli", "chat", server.url, "--split", "0", "--cache", str(cache)]
-    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        # What a shell runs in the background ignores SIGINT, and so would all its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     os.close(theirs)
     try:
         seen = b""
