@@ -48,6 +48,13 @@ export default defineConfig({
   resolve: { conditions: ['onnxruntime-web-use-extern-wasm', 'module', 'browser', 'development|production'] },
   plugins: [onnxRuntimeFiles()],
   worker: { format: 'es' },
-  build: { outDir: output, emptyOutDir: true, target: 'es2022', assetsInlineLimit: 0, rolldownOptions: { input: join(here, 'index.html') } },
+  build: {
+    outDir: output,
+    emptyOutDir: true,
+    target: 'es2022',
+    assetsInlineLimit: 0,
+    // How long plugins take is no concern of those who type `make demo`.
+    rolldownOptions: { input: join(here, 'index.html'), checks: { pluginTimings: false } },
+  },
   test: { root: here, include: ['test/**/*.test.ts'], environment: 'node' },
 });
