@@ -54,7 +54,7 @@ export default defineConfig({
     target: 'es2022',
     assetsInlineLimit: 0,
     // How long plugins take is no concern of those who type `make demo`.
-    rolldownOptions: { input: join(here, 'index.html'), checks: { pluginTimings: false } },
+    rolldownOptions: { input: join(here, 'index.html'), checks: { bundlerTimings: false } },
   },
   test: { root: here, include: ['test/**/*.test.ts'], environment: 'node' },
 });
