@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +28,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def bundle() -> Bundle:
     """The committed bundle of tiny-chat: 8 blocks, hidden 128."""
     return Bundle.open(demo_bundle())
+
+
+@pytest.fixture(scope="session")
+def endless(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The model with another end token, one that it never draws: an answer goes on until its limit."""
+    folder = Path(shutil.copytree(bundle.folder, tmp_path_factory.mktemp("endless") / "bundle"))
+    manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+    manifest["tokenizer"]["end_tokens"] = [0]
+    (folder / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    return Bundle.open(folder)
 
 
 @pytest.fixture(scope="session")
