@@ -26,9 +26,10 @@ from tokenizers import Tokenizer
 
 from splitllm.bundle import BlockFiles, Bundle, HeadFiles
 from splitllm_export import graph, layout, source, tracing
+from splitllm_export.decoder import find_parts
 from splitllm_export.exporter import export_model
 from splitllm_export.half import to_float16
-from splitllm_export.modules import BlockModule, HeadModule, find_parts
+from splitllm_export.modules import BlockModule, HeadModule
 from splitllm_export.quality import measure_text
 from splitllm_export.quantize import Format, quantize
 from splitllm_export.quiet import quiet_libraries

@@ -16,9 +16,9 @@ from splitllm.errors import ExportError, UsageError
 from splitllm.types import SamplingParams
 
 from . import hub, layout, source
+from .decoder import find_parts
 from .estimate import Estimate, estimate
 from .gate import Progress, check_numbers
-from .modules import find_parts
 from .parts import write_parts
 from .probe import check_family
 from .publish import check_space, published_whole

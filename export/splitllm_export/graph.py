@@ -12,8 +12,8 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 from splitllm.bundle import BLOCK_INPUTS
 from splitllm.errors import ExportError
 
+from .decoder import Sizes
 from .fuse import fuse_norms, fuse_sums
-from .modules import Sizes
 from .simplify import attribute, drop_dead_code, simplify
 from .weightless import Part
 

@@ -19,7 +19,7 @@ import splitllm
 from splitllm.bundle import CHUNK_BYTES, DTYPES, MANIFEST_NAME
 from splitllm.types import Float32Array, SamplingParams
 
-from .modules import Sizes
+from .decoder import Sizes
 from .source import Texts
 from .weightless import Part, key_of
 

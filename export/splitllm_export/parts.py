@@ -10,7 +10,8 @@ import torch
 from splitllm.types import Float32Array
 
 from . import graph, layout, tracing
-from .modules import BlockModule, Decoder, HeadModule, embedding_rows, rotary_tables
+from .decoder import Decoder, rotary_tables
+from .modules import BlockModule, HeadModule, embedding_rows
 from .variants import activations_of, as_stored, make_variant
 from .weightless import Part, Weight
 

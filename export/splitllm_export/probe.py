@@ -25,8 +25,8 @@ from splitllm.errors import ExportError
 from splitllm.types import SamplingParams
 
 from . import layout
+from .decoder import find_parts
 from .gate import Figures, check_numbers
-from .modules import find_parts
 from .parts import write_parts
 from .reference import reference_of
 from .source import Texts
