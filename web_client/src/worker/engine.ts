@@ -2,20 +2,18 @@
  * The engine: connects, opens a session with what is there (chat works before any weight has arrived), lets blocks arrive in the
  * background, plans again between turns, and answers.
  */
-import type { Backend, Diagnostics, EngineEvent, EngineOptions, Phase, Wire } from '../api';
+import type { Diagnostics, EngineEvent, EngineOptions, Phase, Wire } from '../api';
 import { ConnectionError, RuntimeError, SessionError, SplitLLMError } from '../protocol/errors';
-import type { Done, Plan, Report, Split } from '../protocol/messages.generated';
+import type { Done, Plan, Report } from '../protocol/messages.generated';
 import type { Work } from '../session/session';
 import { Announcer, asSplitLLMError } from './announcer';
 import { Answer } from './answer';
 import type { Ask } from './answer';
-import { grow } from './growth';
-import type { GrowthHost, Wanted } from './growth';
+import { Ladder } from './ladder';
+import type { LadderHost } from './ladder';
 import { ServerLink } from './link';
 import type { LocalModel } from './local';
-import { PREFILL_ROWS } from './measure';
 import { loadModel } from './model';
-import type { Model } from './model';
 import { Serial } from './serial';
 import { runTurn } from './turn';
 
@@ -31,16 +29,11 @@ export class Engine {
   private readonly tell: Announcer;
   /** Answers and plans, one after the other. */
   private readonly serial = new Serial();
-  private model: Model | null = null;
+  /** The bundle and what of it runs here; null until the manifest is here, and while the server gets another bundle. */
+  private ladder: Ladder | null = null;
   private link: ServerLink | null = null;
-  private local: LocalModel | null = null;
-  private growing = false;
-  private grown = false;
-  /** Ends when no blocks are being loaded any more: two growths would call one runtime. */
+  /** Ends when the blocks of former bundles are gone. */
   private growth: Promise<void> = Promise.resolve();
-  /** The backend that blocks may yet arrive on; the planner's sentence tells people to wait, rather than that nothing can run. */
-  private prospect: Backend = 'none';
-  private closed = false;
   private wire: Wire;
   private effort: number | null;
   /** The answers that were asked for and are not finished. */
@@ -54,7 +47,6 @@ export class Engine {
     this.tell = new Announcer(post);
     this.wire = options.wire;
     this.effort = options.effort;
-    this.prospect = this.firstProspect;
   }
 
   start(): void {
@@ -109,10 +101,9 @@ export class Engine {
   }
 
   close(): void {
-    this.closed = true;
     this.tell.mute();
     this.link?.close();
-    void this.local?.close();
+    void this.ladder?.close();
   }
 
   // -- connecting -----------------------------------------------------------------------------------------------------
@@ -130,15 +121,17 @@ export class Engine {
   }
 
   private async connectToBundle(): Promise<void> {
-    this.model ??= await this.loadModel();
+    this.ladder ??= await this.loadModel();
     if (this.connected) return;
-    // A split that was asked for by number is what the session begins with, so its blocks come first; and before the
-    // connection, because the server does not wait for a download.
-    if (this.forcedSplit > 0 && !this.grown) await this.growNow(this.model);
-    const link = this.link?.alive === true ? this.link : await this.connectLink(this.model);
-    await this.openSession(link);
-    if (this.options.split === 'auto' && !this.grown) this.growInBackground(this.model, this.backends);
-    else this.setPhase(this.growing ? 'downloading' : 'ready');
+    // Blocks come before the connection where the session begins with them, because the server does not wait for a download.
+    await this.ladder.prepare();
+    const link = this.link?.alive === true ? this.link : await this.connectLink(this.ladder);
+    await this.openSession(link, this.ladder);
+    if (!this.ladder.begin()) this.setPhase(this.ladder.growing ? 'downloading' : 'ready');
+  }
+
+  private get local(): LocalModel | null {
+    return this.ladder?.local ?? null;
   }
 
   /** A session is open, so what the page shows of a split is true. */
@@ -149,18 +142,12 @@ export class Engine {
   /** Manifest, tokenizer and blocks of a bundle that the server has no more. */
   private forgetBundle(): void {
     this.tell.log.add('the server has another bundle');
-    const { local } = this;
-    this.model = null;
-    this.local = null;
-    this.grown = false;
-    this.growing = false;
-    this.prospect = this.firstProspect;
-    // A growth that is under way may be in the middle of a block.
-    void this.growth.then(() => local?.close()).catch(() => undefined);
+    if (this.ladder !== null) this.growth = this.ladder.close();
+    this.ladder = null;
   }
 
-  private async connectLink(model: Model): Promise<ServerLink> {
-    if (!this.growing) this.setPhase('connecting');
+  private async connectLink({ model, growing }: Ladder): Promise<ServerLink> {
+    if (!growing) this.setPhase('connecting');
     const link = await ServerLink.connect(this.options.server, AGENT, model.identity, () => {
       this.tell.log.add('disconnected');
       this.setPhase('disconnected');
@@ -170,31 +157,39 @@ export class Engine {
     return link;
   }
 
-  private async loadModel(): Promise<Model> {
+  private async loadModel(): Promise<Ladder> {
     const model = await loadModel(this.options.server);
     const { name, blocks } = model.manifest.model;
     this.tell.log.add(`bundle ${name}, ${blocks} blocks, ${model.identity?.slice(0, 12) ?? 'not identified'}`);
-    if (model.identity === null && this.options.backend !== 'none' && this.options.split !== 0) {
-      this.grown = true; // nothing to grow with
-      this.prospect = 'none';
-      this.tell.notice('insecure_context', 'This page was not loaded over https, so the browser can neither verify weights nor use WebGPU; the server runs the whole model.');
-    }
-    return model;
+    return new Ladder(model, this.options, this.ladderHost, this.growth);
   }
 
-  private get firstProspect(): Backend {
-    const { split, backend } = this.options;
-    if (split !== 'auto' || backend === 'none') return 'none';
-    return backend === 'wasm' || !('gpu' in navigator) ? 'wasm' : 'webgpu';
+  private get ladderHost(): LadderHost {
+    const plan = (): Plan | null => this.link?.session.plan ?? null;
+    return {
+      tell: this.tell,
+      get plan() {
+        return plan();
+      },
+      replan: () => this.serial.run(() => this.replan()),
+      progress: (phase, doneBytes, totalBytes, blocksReady) => {
+        // Blocks arrive over HTTP, also while there is no session; the first may well arrive before there was one.
+        const shown = this.link === null || this.connected ? phase : 'disconnected';
+        this.tell.step({ type: 'phase', phase: shown, doneBytes, totalBytes, blocksReady });
+      },
+      settled: () => {
+        this.setPhase(this.connected ? 'ready' : 'disconnected');
+      },
+    };
   }
 
-  private async openSession(link: ServerLink): Promise<void> {
+  private async openSession(link: ServerLink, ladder: Ladder): Promise<void> {
     const { max_context: most } = link.welcome.limits;
-    let maxTokens = Math.min(most, this.model?.manifest.model.max_context ?? most, SESSION_TOKENS);
+    let maxTokens = Math.min(most, ladder.model.manifest.model.max_context, SESSION_TOKENS);
     for (;;) {
       try {
         this.adoptPlan(
-          await link.openSession({ report: this.report, split: this.split, wire: this.wire, maxTokens, expectedPromptTokens: this.expectedPromptTokens }),
+          await link.openSession({ report: this.report(ladder), split: ladder.split, wire: this.wire, maxTokens, expectedPromptTokens: this.expectedPromptTokens }),
         );
         return;
       } catch (error) {
@@ -207,9 +202,10 @@ export class Engine {
 
   /** Between turns: tell the server what is here now. */
   private async replan(): Promise<void> {
-    if (this.link?.alive !== true || this.link.session.state !== 'idle') return;
+    const { link, ladder } = this;
+    if (ladder === null || link?.alive !== true || link.session.state !== 'idle') return;
     try {
-      this.adoptPlan(await this.link.replan(this.report, this.split, this.expectedPromptTokens));
+      this.adoptPlan(await link.replan(this.report(ladder), ladder.split, this.expectedPromptTokens));
     } catch (error) {
       // The former plan stays in force; a lost connection is mended by the next question.
       if (!(error instanceof SplitLLMError)) throw error;
@@ -246,126 +242,16 @@ export class Engine {
     return rows > 0 ? rows : FIRST_PROMPT_TOKENS;
   }
 
-  private get report(): Report {
-    const { effort } = this;
-    const unknown = { decode_ms: null, prefill_ms: null, prefill_rows: PREFILL_ROWS, memory_bytes: null };
-    return { ...(this.local?.measured ?? { backend: this.prospect, variant: 'float32', blocks_ready: 0, ...unknown }), effort };
-  }
-
-  /** What to ask the planner for: a number only as far as blocks are here. */
-  private get split(): Split {
-    return this.options.split === 'auto' ? 'auto' : Math.min(this.forcedSplit, this.local?.blocks.ready ?? 0);
-  }
-
-  private get forcedSplit(): number {
-    return this.options.split === 'auto' ? 0 : this.options.split;
-  }
-
-  // -- blocks ---------------------------------------------------------------------------------------------------------
-
-  private get backends(): Wanted['backends'] {
-    switch (this.options.backend) {
-      case 'none':
-        return [];
-      case 'wasm':
-        return ['wasm'];
-      case 'webgpu':
-      case 'auto':
-        return ['webgpu', 'wasm'];
-    }
-  }
-
-  /** Load the blocks of a split that was asked for, before the session opens. */
-  private async growNow(model: Model): Promise<void> {
-    this.grown = true;
-    const host = this.growthHost(model, () => Promise.resolve(true));
-    await grow(model, { backends: this.backends, variant: this.options.variant, blocks: this.forcedSplit }, host).catch((error: unknown) => {
-      this.tell.noticeError(error);
-    });
-    const ready = this.local?.blocks.ready ?? 0;
-    if (ready < this.forcedSplit) this.tell.notice('split_reduced', `Of the ${this.forcedSplit} blocks asked for ${ready} can run here; the server runs the rest.`);
-  }
-
-  private growInBackground(model: Model, backends: Wanted['backends']): void {
-    this.grown = true;
-    if (backends[0] === 'wasm') this.prospect = 'wasm';
-    if (backends.length === 0) {
-      this.setPhase('ready');
-      return;
-    }
-    const host = this.growthHost(model, async (local) => {
-      await this.serial.run(() => this.replan());
-      const split = this.link?.session.plan?.split ?? 0;
-      return this.local === local && split >= local.blocks.ready;
-    });
-    this.growing = true;
-    this.growth = this.growth
-      .then(async () => {
-        if (this.model !== model || this.local !== null) return;
-        this.growing = true;
-        await grow(model, { backends, variant: this.options.variant, blocks: null }, host);
-      })
-      .catch((error: unknown) => {
-        if (this.model === model) this.tell.noticeError(error);
-      })
-      .finally(() => {
-        if (this.closed || this.model !== model) return;
-        this.growing = false;
-        this.prospect = 'none';
-        if (this.local === null) void this.serial.run(() => this.replan());
-        this.setPhase(this.connected ? 'ready' : 'disconnected');
-      });
-  }
-
-  /** Of a growth with the blocks of `model`, which the server may have no more when they arrive. */
-  private growthHost(model: Model, arrived: GrowthHost['arrived']): GrowthHost {
-    return {
-      arrived,
-      progress: (phase, doneBytes, totalBytes, blocksReady) => {
-        if (this.model !== model) return;
-        // Blocks arrive over HTTP, also while there is no session; the first may well arrive before there was one.
-        const shown = this.link === null || this.connected ? phase : 'disconnected';
-        this.tell.step({ type: 'phase', phase: shown, doneBytes, totalBytes, blocksReady });
-      },
-      adopt: (local) => {
-        if (this.model !== model) {
-          void local.close().catch(() => undefined);
-          throw new SessionError('bundle_mismatch', 'The server has another bundle.');
-        }
-        this.local = local;
-        this.tell.log.add(`${local.backend}${local.gpu === null ? '' : ` (${local.gpu.vendor} ${local.gpu.architecture})`}, ${local.variant}`);
-        const plan = this.link?.session.plan;
-        if (plan != null) local.blocks.resize(plan.max_tokens);
-        void local.gpu?.device.lost.then(() => {
-          if (this.local !== local || this.growing || this.closed) return;
-          this.stepDown(local, new RuntimeError('device_lost', 'The graphics device went away; the server takes over.'));
-          void this.serial.run(() => this.replan());
-        });
-      },
-      abandon: (error) => {
-        if (this.model !== model) return;
-        this.tell.noticeError(error);
-        void this.local?.close().catch(() => undefined);
-        this.local = null;
-      },
-    };
-  }
-
-  /** The blocks here cannot be used any more: go on without them, and with wasm where that may be. */
-  private stepDown(local: LocalModel, error: SplitLLMError): void {
-    if (this.local !== local || this.closed) return;
-    this.local = null;
-    this.tell.noticeError(error);
-    void local.close().catch(() => undefined);
-    if (this.model !== null && local.backend === 'webgpu' && this.options.split === 'auto') this.growInBackground(this.model, ['wasm']);
+  private report({ measured }: Ladder): Report {
+    return { ...measured, effort: this.effort };
   }
 
   // -- answering ------------------------------------------------------------------------------------------------------
 
   private async answer(ask: Ask): Promise<void> {
     await this.connect();
-    const { model } = this;
-    if (model === null) return;
+    const model = this.ladder?.model;
+    if (model === undefined) return;
     const answer = new Answer(ask, model.codec);
     this.open.set(ask.ask, answer);
     const prompt = [...model.codec.encodeChat(ask.messages), ...answer.begun];
@@ -374,7 +260,7 @@ export class Engine {
       if (error instanceof ConnectionError && this.stopRequested.has(ask.ask)) return 'cancelled';
       await this.recover(error, ask.ask);
       // Ids of one bundle say nothing to another.
-      if (this.model !== model) return null;
+      if (this.ladder?.model !== model) return null;
       return this.attempt(answer, prompt); // once more, from what was not seen yet
     });
     if (reason === null) {
@@ -438,8 +324,7 @@ export class Engine {
       this.link?.close();
       await this.connect();
     } else if (error instanceof RuntimeError || (error instanceof SessionError && error.code === 'not_finite')) {
-      const { local } = this;
-      if (local !== null) this.stepDown(local, error);
+      this.ladder?.stepDown(error);
       await this.replan();
     } else {
       throw error;

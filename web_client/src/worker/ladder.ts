@@ -1,0 +1,188 @@
+/**
+ * What of the model runs in this browser: the backend, the blocks that have arrived on it, and the step down when it fails.
+ * One for each bundle.
+ */
+import type { Backend, EngineOptions, Phase } from '../api';
+import { RuntimeError, SessionError } from '../protocol/errors';
+import type { SplitLLMError } from '../protocol/errors';
+import type { Plan, Report, Split } from '../protocol/messages.generated';
+import type { Announcer } from './announcer';
+import { grow } from './growth';
+import type { GrowthHost, Wanted } from './growth';
+import type { LocalModel } from './local';
+import { PREFILL_ROWS } from './measure';
+import type { Model } from './model';
+
+export interface LadderHost {
+  readonly tell: Announcer;
+  /** The plan in force. */
+  readonly plan: Plan | null;
+  /** Tell the server what is here now, once no answer is under way. */
+  replan(): Promise<void>;
+  progress(phase: Phase, doneBytes: number, totalBytes: number, blocksReady: number): void;
+  /** No more blocks are on their way. */
+  settled(): void;
+}
+
+export class Ladder {
+  /** What runs blocks, or null while nothing does. */
+  local: LocalModel | null = null;
+  /** Whether blocks are being loaded in the background. */
+  growing = false;
+  /** Whether the first blocks were sent for, however that ended. */
+  begun = false;
+  /** The backend that blocks may yet arrive on; the planner's sentence tells people to wait, rather than that nothing can run. */
+  private prospect: Backend;
+  private closed = false;
+
+  /** `growth` ends when no blocks are being loaded any more: two growths would call one runtime. */
+  constructor(
+    readonly model: Model,
+    private readonly options: EngineOptions,
+    private readonly host: LadderHost,
+    private growth: Promise<void>,
+  ) {
+    this.prospect = firstProspect(options);
+    if (model.identity === null && options.backend !== 'none' && options.split !== 0) {
+      this.begun = true; // nothing to grow with
+      this.prospect = 'none';
+      host.tell.notice('insecure_context', 'This page was not loaded over https, so the browser can neither verify weights nor use WebGPU; the server runs the whole model.');
+    }
+  }
+
+  /** What a report says of this browser; the rest is the person's word. */
+  get measured(): Omit<Report, 'effort'> {
+    const unknown = { decode_ms: null, prefill_ms: null, prefill_rows: PREFILL_ROWS, memory_bytes: null };
+    return this.local?.measured ?? { backend: this.prospect, variant: 'float32', blocks_ready: 0, ...unknown };
+  }
+
+  /** What to ask the planner for: a number only as far as blocks are here. */
+  get split(): Split {
+    return this.options.split === 'auto' ? 'auto' : Math.min(this.forcedSplit, this.local?.blocks.ready ?? 0);
+  }
+
+  /** Load what the session shall begin with: the blocks of a split that was asked for by number. */
+  async prepare(): Promise<void> {
+    if (this.forcedSplit === 0 || this.begun) return;
+    this.begun = true;
+    const host = this.growthHost(() => Promise.resolve(true));
+    await grow(this.model, { backends: this.backends, variant: this.options.variant, blocks: this.forcedSplit }, host).catch((error: unknown) => {
+      this.host.tell.noticeError(error);
+    });
+    const ready = this.local?.blocks.ready ?? 0;
+    if (ready < this.forcedSplit) {
+      this.host.tell.notice('split_reduced', `Of the ${this.forcedSplit} blocks asked for ${ready} can run here; the server runs the rest.`);
+    }
+  }
+
+  /** Load in the background what the planner can use. Returns whether there was anything to begin. */
+  begin(): boolean {
+    if (this.options.split !== 'auto' || this.begun) return false;
+    this.growInBackground(this.backends);
+    return true;
+  }
+
+  /** The blocks here cannot be used any more: go on without them, and with wasm where that may be. */
+  stepDown(error: SplitLLMError): void {
+    const { local } = this;
+    if (local === null || this.closed) return;
+    this.local = null;
+    this.host.tell.noticeError(error);
+    void local.close().catch(() => undefined);
+    if (local.backend === 'webgpu' && this.options.split === 'auto') this.growInBackground(['wasm']);
+  }
+
+  /** Nothing is told any more, and no block runs. Resolves when no call into the runtime is left. */
+  async close(): Promise<void> {
+    const { local } = this;
+    this.closed = true;
+    this.local = null;
+    // A growth that is under way may be in the middle of a block.
+    await this.growth;
+    await local?.close().catch(() => undefined);
+  }
+
+  private get forcedSplit(): number {
+    return this.options.split === 'auto' ? 0 : this.options.split;
+  }
+
+  private get backends(): Wanted['backends'] {
+    switch (this.options.backend) {
+      case 'none':
+        return [];
+      case 'wasm':
+        return ['wasm'];
+      case 'webgpu':
+      case 'auto':
+        return ['webgpu', 'wasm'];
+    }
+  }
+
+  private growInBackground(backends: Wanted['backends']): void {
+    this.begun = true;
+    if (backends[0] === 'wasm') this.prospect = 'wasm';
+    if (backends.length === 0) {
+      this.host.settled();
+      return;
+    }
+    const host = this.growthHost(async (local) => {
+      await this.host.replan();
+      const split = this.host.plan?.split ?? 0;
+      return this.local === local && split >= local.blocks.ready;
+    });
+    this.growing = true;
+    this.growth = this.growth
+      .then(async () => {
+        if (this.closed || this.local !== null) return;
+        this.growing = true;
+        await grow(this.model, { backends, variant: this.options.variant, blocks: null }, host);
+      })
+      .catch((error: unknown) => {
+        if (!this.closed) this.host.tell.noticeError(error);
+      })
+      .finally(() => {
+        if (this.closed) return;
+        this.growing = false;
+        this.prospect = 'none';
+        if (this.local === null) void this.host.replan();
+        this.host.settled();
+      });
+  }
+
+  /** Of a growth whose blocks the server may have no more when they arrive. */
+  private growthHost(arrived: GrowthHost['arrived']): GrowthHost {
+    const { tell } = this.host;
+    return {
+      arrived,
+      progress: (phase, doneBytes, totalBytes, blocksReady) => {
+        if (!this.closed) this.host.progress(phase, doneBytes, totalBytes, blocksReady);
+      },
+      adopt: (local) => {
+        if (this.closed) {
+          void local.close().catch(() => undefined);
+          throw new SessionError('bundle_mismatch', 'The server has another bundle.');
+        }
+        this.local = local;
+        tell.log.add(`${local.backend}${local.gpu === null ? '' : ` (${local.gpu.vendor} ${local.gpu.architecture})`}, ${local.variant}`);
+        const { plan } = this.host;
+        if (plan !== null) local.blocks.resize(plan.max_tokens);
+        void local.gpu?.device.lost.then(() => {
+          if (this.local !== local || this.growing || this.closed) return;
+          this.stepDown(new RuntimeError('device_lost', 'The graphics device went away; the server takes over.'));
+          void this.host.replan();
+        });
+      },
+      abandon: (error) => {
+        if (this.closed) return;
+        tell.noticeError(error);
+        void this.local?.close().catch(() => undefined);
+        this.local = null;
+      },
+    };
+  }
+}
+
+function firstProspect({ split, backend }: EngineOptions): Backend {
+  if (split !== 'auto' || backend === 'none') return 'none';
+  return backend === 'wasm' || !('gpu' in navigator) ? 'wasm' : 'webgpu';
+}
