@@ -3,62 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import queue
-import re
-import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-READY = re.compile(r"Open (http://\S+) in a browser")
-START_TIMEOUT_S = 60
-
-
-class ServerProcess:
-    """`splitllm serve` as its own process."""
-
-    def __init__(self, command: Sequence[str], env: dict[str, str] | None = None) -> None:
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **(env or {})}
-        )
-        self.output: list[str] = []
-        self._lines: queue.Queue[str | None] = queue.Queue()
-        threading.Thread(target=self._read, daemon=True).start()
-        self.url = self._await_url()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.output.append(line)
-            self._lines.put(line)
-        self._lines.put(None)
-
-    def _await_url(self) -> str:
-        while True:
-            try:
-                line = self._lines.get(timeout=START_TIMEOUT_S)
-            except queue.Empty:
-                line = None
-            if line is None:
-                self.stop()
-                raise AssertionError("the server did not start:\n" + "".join(self.output))
-            found = READY.search(line)
-            if found:
-                return found[1]
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        """Stop it; returns the exit code."""
-        with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(number)
-        try:
-            return self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-            raise AssertionError("the server did not stop:\n" + "".join(self.output)) from None
+from splitllm.bench.server_process import ServerProcess
 
 
 @contextlib.contextmanager

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from splitllm.bench.load import LoadTest, Measured, PinnedServer, compare, people_of, record_activations, run_simulated
+from splitllm.bench.load import LoadTest, Measured, compare, people_of, pinned_server, record_activations, run_simulated
 from splitllm.bench.load_clients import Replay, replay
 from splitllm.bench.simulator_engine import ServerModel
 from splitllm.bench.simulator_values import Client, Conversation, Record, Turn
 from splitllm.bundle import Bundle
 from splitllm.cli.main import main
 from splitllm.planner.profile import EngineProfile, Grid
-from splitllm.types import Sla
+from splitllm.types import Link, Sla
 from tests.support import ServerProcess
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +24,7 @@ TURNS = (Turn(70, 6), Turn(3, 5, think_ms=20.0))
 
 def people(bundle: Bundle) -> tuple[list[Conversation], dict[str, int]]:
     blocks = bundle.spec.blocks
-    client = Client("laptop", 1.0, 2.0, blocks, 5.0, 5.0, 1e6, 1e6)
+    client = Client("laptop", 1.0, 2.0, blocks, Link(5.0, 5.0, 1e6, 1e6))
     splits = {"none": 0, "half": blocks // 2, "all": blocks}
     return [Conversation(name, 0.0, client, TURNS) for name in splits], splits
 
@@ -33,7 +33,7 @@ async def test_replayed_clients_get_every_token_and_never_sooner_than_their_mach
     server: ServerProcess, bundle: Bundle
 ) -> None:
     conversations, splits = people(bundle)
-    result = await replay(server.url, conversations, splits, record_activations(bundle), bundle.spec.blocks)
+    result = await replay(server.url, conversations, splits, record_activations(bundle))
     assert result.failures == []
     assert len(result.records) == 2 * len(conversations)
     for record in result.records:
@@ -51,7 +51,7 @@ async def test_replayed_clients_get_every_token_and_never_sooner_than_their_mach
 
 async def test_a_server_that_is_gone_fails_a_conversation_not_the_run(bundle: Bundle) -> None:
     conversations, splits = people(bundle)
-    result = await replay("http://127.0.0.1:9", conversations, splits, record_activations(bundle), bundle.spec.blocks)
+    result = await replay("http://127.0.0.1:9", conversations, splits, record_activations(bundle))
     assert result.records == []
     assert len(result.failures) == len(conversations)
 
@@ -59,7 +59,7 @@ async def test_a_server_that_is_gone_fails_a_conversation_not_the_run(bundle: Bu
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="pins processes, which Linux alone can")
 def test_a_pinned_server_tells_its_seconds() -> None:
     test = LoadTest(ROOT / "demo/bundle", Sla(), 1.0, 1.0, 1, 0.7, server_core=min(os.sched_getaffinity(0)))
-    server = PinnedServer(test)
+    server = pinned_server(test)
     try:
         assert os.sched_getaffinity(server.process.pid) == {test.server_core}
         cpu, waited = server.usage()

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from splitllm.engines.fake import FakeEngine
-from splitllm.engines.profiling import cache_folder, cached_profile, measure_profile
+from splitllm.engines.profiling import cache_folder, cached_profile, measure_profile, measure_thoroughly
 from splitllm.engines.slowdown import Slowdown, expected_ms
 from splitllm.planner.profile import EngineProfile, Grid
+from splitllm.slots import Move
 from splitllm.types import Float32Array, ModelSpec
 from splitllm.work import Batch, Work
 
@@ -56,6 +57,34 @@ def test_the_profile_is_what_the_engine_takes() -> None:
     assert profile.head_ms(4) == pytest.approx(5)
     assert profile.marginal_decode_ms(4, 16) == pytest.approx(1.16)
     assert profile.kv_block_bytes == SPEC.kv_bytes_per_token()
+
+
+def test_thorough_measuring_runs_every_block_on_full_rows_and_keeps_the_least() -> None:
+    class Disturbed(TimedEngine):
+        """Every fifth run takes longer, and batches are run on rows that hold nothing only to fill them."""
+
+        moved = 0.0
+
+        def run(self, batch: Batch) -> Float32Array:
+            logits = super().run(batch)
+            self.now += 50.0 * (self.runs % 5 == 0)
+            return logits
+
+        def move(self, moves: Sequence[Move]) -> None:
+            super().move(moves)
+            self.now += 0.5 * len(moves)
+
+    engine, told = Disturbed(), []
+    profile, copied = measure_thoroughly(
+        engine, rounds=4, clock=engine.clock, progress=lambda done, of: told.append((done, of))
+    )
+    for rows, context in ((1, 16), (4, 256), (8, 200)):
+        assert profile.decode_ms(rows, context) == pytest.approx(2 + rows + 0.01 * rows * context)
+    assert profile.prefill_ms(64, 256) == pytest.approx(2 + 64 + 0.01 * 64 * 256)
+    assert profile.head_ms(4) == pytest.approx(5)
+    assert copied == pytest.approx(SPEC.blocks * SPEC.kv_bytes_per_token() * 256 / 0.5)
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert not np.any(engine._memory)
 
 
 def test_rows_are_clear_afterwards() -> None:

@@ -5,26 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-#: Colours that stay apart for colour-blind readers (Wong, "Points of view: Color blindness", Nature Methods 2011).
+from .figures import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, drawing, written
+
 _COLOURS: Final = {
-    "all-server": "#222222",
-    "greedy-prefix": "#E69F00",
-    "greedy-ratio": "#CC79A7",
-    "dp": "#0072B2",
-    "dp-load": "#009E73",
+    "all-server": BLACK,
+    "greedy-prefix": ORANGE,
+    "greedy-ratio": PURPLE,
+    "dp": BLUE,
+    "dp-load": GREEN,
 }
 _MARKERS: Final = {"all-server": "s", "greedy-prefix": "^", "greedy-ratio": "v", "dp": "o", "dp-load": "D"}
-_STYLE: Final[dict[Any, Any]] = {  # matplotlib's stubs want a literal type for every key
-    "svg.hashsalt": "splitllm",  # the same bytes in every run
-    "svg.fonttype": "none",  # text stays text: it can be searched and read aloud
-    "font.family": "sans-serif",
-    "font.size": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#dddddd",
-    "axes.axisbelow": True,
-}
 
 
 def draw(result: dict[str, Any], folder: Path) -> list[Path]:
@@ -34,11 +24,7 @@ def draw(result: dict[str, Any], folder: Path) -> list[Path]:
         ImportError: matplotlib is not installed.
         OSError: the folder cannot be written.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    folder.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context(_STYLE):
+    with drawing(folder):
         return [
             _goodput(result, folder / "capacity-goodput.svg"),
             _saved(result, folder / "capacity-saved.svg"),
@@ -56,7 +42,7 @@ def _goodput(result: dict[str, Any], path: Path) -> Path:
         asked, good = row["by_rate"]["asked_per_s"], row["by_rate"]["goodput"]
         most = max(most, *asked)
         axes.plot(asked, good, marker=_MARKERS.get(name, "o"), color=_COLOURS.get(name), label=name)
-    axes.plot([0, most], [0, most], color="#999999", linestyle=":", label="all in time")
+    axes.plot([0, most], [0, most], color=GREY, linestyle=":", label="all in time")
     axes.set_xlabel("requests a second that arrive")
     axes.set_ylabel("requests a second answered in time")
     sla = result["setup"]["sla"]
@@ -66,7 +52,8 @@ def _goodput(result: dict[str, Any], path: Path) -> Path:
     axes.legend(frameon=False)
     axes.set_xlim(0)
     axes.set_ylim(0)
-    return _written(figure, path)
+    figure.tight_layout()
+    return written(figure, path)
 
 
 def _saved(result: dict[str, Any], path: Path) -> Path:
@@ -91,7 +78,8 @@ def _saved(result: dict[str, Any], path: Path) -> Path:
         axes.set_ylim(min(0, axes.get_ylim()[0]), 100)
     panels[0].set_ylabel("share of what all-server needs, %")
     panels[0].legend(frameon=False)
-    return _written(figure, path)
+    figure.tight_layout()
+    return written(figure, path)
 
 
 def _splits(result: dict[str, Any], path: Path) -> Path:
@@ -112,13 +100,5 @@ def _splits(result: dict[str, Any], path: Path) -> Path:
         axes.set_xlabel("blocks at the client")
         axes.set_xlim(-1, most + 1)
     panels[0][0].set_ylabel(f"requests under {name}, %")
-    return _written(figure, path)
-
-
-def _written(figure: Any, path: Path) -> Path:
-    from matplotlib import pyplot
-
     figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
-    pyplot.close(figure)
-    return path
+    return written(figure, path)

@@ -11,17 +11,12 @@ time, which other processes hardly touch. How long the server waited for its cor
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
-import queue
-import re
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,19 +26,17 @@ import numpy as np
 
 from ..bundle import Bundle
 from ..errors import MachineError
-from ..types import PREFILL_CHUNK, SessionPlan, Sla, Span
+from ..types import PREFILL_CHUNK, Link, SessionPlan, Sla, Span
 from .capacity import is_good, percentile
 from .load_clients import Recording, Replay, replay
 from .population import population
+from .server_process import ServerProcess, pin
 from .simulator import simulate
 from .simulator_engine import ServerModel
 from .simulator_policies import policy
 from .simulator_values import Client, Conversation, Policy, Record, Situation, Turn
 
-_READY: Final = re.compile(r"Open (http://\S+) in a browser")
-_START_TIMEOUT_S: Final = 120.0
 _SETTLE_S: Final = 1.0
-_PAGE: Final = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,64 +61,14 @@ class LoadTest:
 # -- the server process -----------------------------------------------------------------------------------------------
 
 
-class PinnedServer:
+def pinned_server(test: LoadTest) -> ServerProcess:
     """`splitllm serve` as a process on one core, with one thread to compute."""
-
-    def __init__(self, test: LoadTest) -> None:
-        command = [
-            sys.executable, "-m", "splitllm.cli", "serve", str(test.bundle), "--port", "0", "--threads", "1",
-            "--max-sessions", str(test.max_sessions), "--sla-ttft-ms", str(test.sla.ttft_ms),
-            "--sla-tpot-ms", str(test.sla.tpot_ms),
-        ]  # fmt: skip
-        core = test.server_core
-        self.process = subprocess.Popen(  # noqa: S603  # our own command line
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            preexec_fn=lambda: os.sched_setaffinity(0, {core}),  # no threads yet
-        )  # fmt: skip
-        self.output: list[str] = []
-        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        threading.Thread(target=self._read, daemon=True).start()
-        self.url = self._await_url()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None  # noqa: S101  # asked for above
-        for line in self.process.stdout:
-            self.output.append(line)
-            self._lines.put(line)
-        self._lines.put(None)
-
-    def _await_url(self) -> str:
-        while True:
-            try:
-                line = self._lines.get(timeout=_START_TIMEOUT_S)
-            except queue.Empty:
-                line = None
-            if line is None:
-                self.stop()
-                raise MachineError("the server did not start: " + "".join(self.output)[-500:].strip())
-            found = _READY.search(line)
-            if found:
-                return found[1]
-
-    def usage(self) -> tuple[float, float]:
-        """Seconds on the processor so far, and seconds ready to run while others had the core, of all threads."""
-        pid = self.process.pid
-        fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
-        waited = 0
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            with contextlib.suppress(OSError):  # a thread that just ended
-                waited += int((task / "schedstat").read_text("utf-8").split()[1])
-        return (int(fields[11]) + int(fields[12])) / _PAGE, waited / 1e9
-
-    def stop(self) -> None:
-        """End the process."""
-        with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+    command = [
+        sys.executable, "-m", "splitllm.cli", "serve", str(test.bundle), "--port", "0", "--threads", "1",
+        "--max-sessions", str(test.max_sessions), "--sla-ttft-ms", str(test.sla.ttft_ms),
+        "--sla-tpot-ms", str(test.sla.tpot_ms),
+    ]  # fmt: skip
+    return ServerProcess(command, core=test.server_core)
 
 
 def measure_costs(test: LoadTest) -> ServerModel:
@@ -140,10 +83,9 @@ def measure_costs(test: LoadTest) -> ServerModel:
             sys.executable, "-m", "splitllm.cli", "bench", "capacity", "--bundle", str(test.bundle),
             "--save-profile", str(path), "--rounds", str(test.rounds),
         ]  # fmt: skip
-        core = test.server_core
         done = subprocess.run(  # noqa: S603  # our own command line
             command, capture_output=True, text=True, check=False,
-            preexec_fn=lambda: os.sched_setaffinity(0, {core}),  # no threads yet
+            preexec_fn=lambda: pin(test.server_core),  # no threads yet
         )  # fmt: skip
         if done.returncode:
             raise MachineError(f"the costs cannot be measured: {done.stderr.strip()[-300:]}")
@@ -162,7 +104,7 @@ def record_activations(bundle: Bundle) -> Recording:
         one = OnnxBlocks(bundle, Span(block, block + 1), rows=1, capacity=PREFILL_CHUNK + 1, threads=1)
         states = np.asarray(one.forward(states, 0), np.float32).copy()
         hidden[block + 1] = states.astype(np.float16)
-    return Recording(hidden)
+    return Recording(bundle.identity, hidden)
 
 
 # -- who comes --------------------------------------------------------------------------------------------------------
@@ -227,19 +169,17 @@ class Measured:
 
 
 def run_real(
-    server: PinnedServer, people: Sequence[Conversation], splits: Mapping[str, int], recording: Recording, blocks: int
+    server: ServerProcess, people: Sequence[Conversation], splits: Mapping[str, int], recording: Recording
 ) -> Measured:
     """Replay all conversations on the server."""
     cpu, waited = server.usage()
-    result = asyncio.run(_replay(server.url, people, splits, recording, blocks))
+    result = asyncio.run(_replay(server.url, people, splits, recording))
     cpu_after, waited_after = server.usage()
     return Measured(result, cpu_after - cpu, waited_after - waited)
 
 
-async def _replay(
-    url: str, people: Sequence[Conversation], splits: Mapping[str, int], recording: Recording, blocks: int
-) -> Replay:
-    result = await replay(url, people, splits, recording, blocks)
+async def _replay(url: str, people: Sequence[Conversation], splits: Mapping[str, int], recording: Recording) -> Replay:
+    result = await replay(url, people, splits, recording)
     await asyncio.sleep(_SETTLE_S)  # the server clears rows
     return result
 
@@ -352,13 +292,13 @@ def run(
     server = None
     done: list[tuple[str, dict[str, int], Measured]] = []
     try:
-        server = PinnedServer(test)
+        server = pinned_server(test)
         overhead = calibrate(server, first, recording, blocks)
         for number in range(rounds):
             for name in policies:
                 tell(f"round {number + 1} of {rounds}: {name}")
                 splits = choose_splits(first, people, name, test)
-                done.append((name, splits, run_real(server, people, splits, recording, blocks)))
+                done.append((name, splits, run_real(server, people, splits, recording)))
     finally:
         if server is not None:
             server.stop()
@@ -387,14 +327,14 @@ def run(
     }
 
 
-def calibrate(server: PinnedServer, model: ServerModel, recording: Recording, blocks: int) -> dict[str, float]:
+def calibrate(server: ServerProcess, model: ServerModel, recording: Recording, blocks: int) -> dict[str, float]:
     """Milliseconds of a step that are not the engine's, from one client that runs all blocks: the server's step is then
     the head, a frame in and a token out. Half of the rest is put down to each.
     """
     steps = 200
-    client = Client("calibration", 0.0, 0.0, blocks, 0.0, 0.0, 1e9, 1e9)
+    client = Client("calibration", 0.0, 0.0, blocks, Link(0.0, 0.0, 1e9, 1e9))
     people = [Conversation("calibration", 0.0, client, (Turn(1, steps),))]
-    measured = run_real(server, people, {"calibration": blocks}, recording, blocks)
+    measured = run_real(server, people, {"calibration": blocks}, recording)
     tokens = max(1, sum(record.tokens for record in measured.replay.records))
     rest = max(0.0, 1000 * measured.cpu_s / tokens - model.profile.head_ms(1))
     return {"step_ms": rest / 2, "frame_ms": rest / 2}

@@ -1,48 +1,37 @@
 """Replaying clients: real sessions over the real protocol whose machines and links are only waited for.
 
 A replaying client computes nothing. It sends activations that were recorded beforehand, as late as its machine and its
-link would have them arrive, by the same arithmetic as the simulator's clients (`simulator.ClientSide`).
+link would have them arrive, by the same arithmetic as the simulator's clients (`simulator_values.ClientSide`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
-import websockets
 from numpy.typing import NDArray
-from websockets.asyncio.client import ClientConnection, connect
 
-from .. import __version__
-from ..errors import MachineError, RemoteError
-from ..protocol import (
-    PROTOCOL_VERSION,
-    Frame,
-    Kind,
-    Message,
-    TurnRequest,
-    decode_frame,
-    decode_message,
-    encode_frame,
-    encode_message,
-    report_to,
-)
+from ..client.session import ClientSession
+from ..errors import SplitLLMError
+from ..protocol import Frame, Kind, encode_frame
 from ..types import PREFILL_CHUNK, ClientReport, SamplingParams
 from .simulator_values import HEADER_BYTES, ID_BYTES, VALUE_BYTES, ClientSide, Conversation, Record
 
-_MESSAGE_LIMIT: Final = 1 << 20
 _ANSWER_TIMEOUT_S: Final = 120.0
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """Inputs of blocks: `hidden[k]` is float16[PREFILL_CHUNK, hidden_size] before block k; the last is the head's."""
+    """Inputs of blocks: `hidden[k]` is float16[PREFILL_CHUNK, hidden_size] before block k; the last is the head's.
 
+    identity: of the bundle that they were recorded from.
+    """
+
+    identity: str
     hidden: Mapping[int, NDArray[np.float16]]
 
     def rows(self, split: int, count: int, offset: int) -> NDArray[Any]:
@@ -64,156 +53,95 @@ class Replay:
 
 
 async def replay(
-    url: str, conversations: Sequence[Conversation], splits: Mapping[str, int], recording: Recording, blocks: int
+    url: str, conversations: Sequence[Conversation], splits: Mapping[str, int], recording: Recording
 ) -> Replay:
     """Let all conversations happen on the server at `url` (`http://…`), each with its split, in real time."""
     result = Replay()
     begun = time.monotonic()
-    tasks = [
-        asyncio.create_task(_Replayed(url, one, splits[one.name], recording, blocks, begun, result).run())
-        for one in conversations
-    ]
-    for task, conversation in zip(tasks, conversations, strict=True):
-        try:
-            await task
-        except (OSError, TimeoutError, websockets.WebSocketException, MachineError, RemoteError) as error:
-            result.failures.append(f"{conversation.name}: {type(error).__name__} {error}"[:200])
+    await asyncio.gather(*(_live(url, one, splits[one.name], recording, begun, result) for one in conversations))
     result.records.sort(key=lambda record: record.asked_ms)
     return result
 
 
-class _Replayed:
-    """One conversation; times are ms since the replay began."""
+async def _live(
+    url: str, conversation: Conversation, split: int, recording: Recording, begun: float, result: Replay
+) -> None:
+    """One conversation: open, ask every question, close."""
+    await asyncio.sleep(max(0.0, begun + conversation.arrival_ms / 1000 - time.monotonic()))
+    try:
+        session = await _ReplayedSession.open(
+            url, model=None, identity=recording.identity,
+            report=ClientReport(backend="cpu", blocks_ready=len(recording.hidden) - 1), split=split, wire="float16",
+            expected_prompt_tokens=conversation.turns[0].prompt_tokens, blocks=None,
+        )  # fmt: skip
+        session.lives(conversation, recording, begun, result)
+        for number, turn in enumerate(conversation.turns):
+            if number:
+                await asyncio.sleep(turn.think_ms / 1000)
+            async with asyncio.timeout(_ANSWER_TIMEOUT_S):
+                await session.ask(number)
+        await session.close()
+    except (TimeoutError, SplitLLMError) as error:
+        result.failures.append(f"{conversation.name}: {type(error).__name__} {error}"[:200])
 
-    def __init__(
-        self,
-        url: str,
-        conversation: Conversation,
-        split: int,
-        recording: Recording,
-        blocks: int,
-        begun: float,
-        result: Replay,
-    ) -> None:
-        self._url = f"ws{url.removeprefix('http')}/v1/session"
-        self._conversation, self._split = conversation, split
-        self._recording, self._blocks = recording, blocks
-        self._begun, self._result = begun, result
+
+class _ReplayedSession(ClientSession):
+    """A session that waits where its blocks would compute and its link would carry. Times are ms since `begun`."""
+
+    def lives(self, conversation: Conversation, recording: Recording, begun: float, result: Replay) -> None:
+        """Whose life it is."""
         self._side = ClientSide(conversation)
-        self._length = 0
+        self._recording, self._begun, self._result = recording, begun, result
+        self._known_ms = 0.0  # when the ids that are not computed yet were known
 
     def _now(self) -> float:
         return 1000 * (time.monotonic() - self._begun)
 
-    async def _until(self, when: float) -> None:
-        delay = when - self._now()
-        if delay > 0:
-            await asyncio.sleep(delay / 1000)
-        self._result.late_ms.append(self._now() - when)
-
-    async def run(self) -> None:
-        """Open, ask every question, close."""
-        conversation = self._conversation
-        await self._until(conversation.arrival_ms)
-        async with connect(self._url, compression=None, max_size=_MESSAGE_LIMIT) as socket:
-            hello = {"type": "hello", "protocol": PROTOCOL_VERSION, "agent": f"splitllm/{__version__}"}
-            await _request(socket, {**hello, "model": None, "bundle": None}, "welcome")
-            report = ClientReport(backend="cpu", blocks_ready=self._blocks)
-            await _request(
-                socket,
-                {
-                    "type": "open",
-                    "client": report_to(report),
-                    "split": self._split,
-                    "wire": "float16",
-                    "max_tokens": conversation.max_tokens + len(conversation.turns),
-                    "expected_prompt_tokens": conversation.turns[0].prompt_tokens,
-                },
-                "plan",
-            )
-            for number, turn in enumerate(conversation.turns):
-                if number:
-                    await self._until(self._now() + turn.think_ms)
-                async with asyncio.timeout(_ANSWER_TIMEOUT_S):
-                    await self._turn(socket, number)
-            with contextlib.suppress(websockets.ConnectionClosed):
-                await socket.send(encode_message({"type": "close"}))
-
-    async def _turn(self, socket: ClientConnection, number: int) -> None:
-        turn, client = self._conversation.turns[number], self._conversation.client
-        prompt = turn.prompt_tokens + min(number, 1)  # the last token of the former answer was not run
+    async def ask(self, number: int) -> None:
+        """One turn, to its end."""
+        side, asked = self._side, self._now()
+        turn = side.conversation.turns[number]
         record = Record(
-            self._conversation.name, client.kind, number, self._now(), turn.prompt_tokens, turn.answer_tokens,
-            split=self._split, feasible=True,
+            side.conversation.name, side.client.kind, number, asked, turn.prompt_tokens, turn.answer_tokens,
+            split=self.split, feasible=True,
         )  # fmt: skip
         self._result.records.append(record)
-        request = TurnRequest(number + 1, self._length, prompt, turn.answer_tokens, SamplingParams())
-        await self._until(self._side.up(self._now(), HEADER_BYTES))
-        await socket.send(encode_message(request.to_message()))
-        sending = asyncio.create_task(self._send_prompt(socket, number + 1, prompt, record.asked_ms))
-        try:
-            await self._answer(socket, number + 1, record)
-            await sending
-        finally:
-            sending.cancel()
-        record.positions = prompt + max(0, record.tokens - 1)
+        self._known_ms = asked
+        await self._until(side.up(asked, HEADER_BYTES))
+        held = self._server_length
+        ids = [*self._ids, *(1,) * turn.prompt_tokens]
+        async for token in self.answer(ids, max_tokens=turn.answer_tokens, sampling=SamplingParams()):
+            if isinstance(token, int):
+                self._known_ms = side.down(self._now(), HEADER_BYTES + ID_BYTES)
+                record.token(self._known_ms)
+        record.positions = len(ids) - held + max(0, record.tokens - 1)
 
-    async def _send_prompt(self, socket: ClientConnection, turn: int, prompt: int, computed: float) -> None:
-        """The prompt's chunks, each when the client would have computed it and the link delivered it."""
-        start, end = self._length, self._length + prompt
-        for position in range(start, end, PREFILL_CHUNK):
-            rows = min(PREFILL_CHUNK, end - position)
-            computed += self._split * self._conversation.client.prefill_ms * rows / PREFILL_CHUNK
-            if self._split < self._blocks:
-                await self._send(socket, turn, position, rows, computed)
-            elif position + rows == end:
-                await self._send(socket, turn, end - 1, 1, computed)
+    async def _compute(self) -> None:
+        """Send what the server wants: rows when they would have been computed, and the link delivered them."""
+        client, split = self._side.client, self.split
+        end = len(self._ids) if split else self._prompt_end
+        computed = self._known_ms
+        for start in range(self._send_from, end, PREFILL_CHUNK):
+            rows = min(PREFILL_CHUNK, end - start)
+            if start < self._prompt_end:
+                computed += split * client.prefill_ms * rows / PREFILL_CHUNK
+            else:
+                computed += split * client.decode_ms
+            if split == 0:
+                await self._deliver(Kind.IDS, start, np.ones((rows, 1), np.int32), computed, ID_BYTES * rows)
+                continue
+            if split == self.total_blocks:  # only the head is left, and it needs the last row alone
+                if start + rows < end:
+                    continue
+                start, rows = end - 1, 1
+            values = self._recording.rows(split, rows, start)
+            await self._deliver(Kind.HIDDEN, start, values, computed, VALUE_BYTES * values.size)
+        self._send_from = end
 
-    async def _send(self, socket: ClientConnection, turn: int, position: int, rows: int, when: float) -> None:
-        if self._split == 0:
-            frame = Frame(Kind.IDS, turn, position, np.ones((rows, 1), np.int32))
-            size = ID_BYTES * rows
-        else:
-            values = self._recording.rows(self._split, rows, position)
-            frame = Frame(Kind.HIDDEN, turn, position, values)
-            size = VALUE_BYTES * values.size
-        await self._until(self._side.up(when, HEADER_BYTES + size))
-        await socket.send(encode_frame(frame))
+    async def _deliver(self, kind: Kind, position: int, values: NDArray[Any], computed: float, size: int) -> None:
+        await self._until(self._side.up(computed, HEADER_BYTES + size))
+        await self._socket.send(encode_frame(Frame(kind, self._turn, position, values)))
 
-    async def _answer(self, socket: ClientConnection, turn: int, record: Record) -> None:
-        client = self._conversation.client
-        while True:
-            received = await socket.recv()
-            if isinstance(received, str):
-                message = _expect(received, "done")
-                self._length = message["position"]
-                return
-            frame = decode_frame(received)
-            for offset in range(frame.rows):
-                arrived = self._side.down(self._now(), HEADER_BYTES + ID_BYTES)
-                if record.last_ms is None:
-                    record.first_ms = arrived
-                else:
-                    record.gaps.append(arrived - record.last_ms)
-                record.last_ms = arrived
-                record.tokens += 1
-                if self._split and record.tokens < record.answer_tokens:
-                    computed = arrived + self._split * client.decode_ms
-                    await self._send(socket, turn, frame.position + offset, 1, computed)
-
-
-async def _request(socket: ClientConnection, message: Message, answer_type: str) -> Message:
-    await socket.send(encode_message(message))
-    answer = await socket.recv()
-    if isinstance(answer, bytes):
-        raise MachineError("the server sent a frame where a message was due")
-    return _expect(answer, answer_type)
-
-
-def _expect(text: str, message_type: str) -> Message:
-    message = decode_message(text, "server")
-    if message["type"] == "error":
-        raise RemoteError(message["message"], code=message["code"])
-    if message["type"] != message_type:
-        raise MachineError(f"the server sent `{message['type']}` where `{message_type}` was due")
-    return message
+    async def _until(self, when: float) -> None:
+        await asyncio.sleep(max(0.0, when - self._now()) / 1000)
+        self._result.late_ms.append(self._now() - when)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-from pathlib import Path
 from typing import Any
 
 from .. import __version__
@@ -15,9 +14,10 @@ def describe() -> dict[str, Any]:
     import numpy
 
     from ..engines.onnx import runtime_description
+    from ..engines.profiling import processor
 
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "load_average_1min": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "system": platform.system(),
@@ -26,12 +26,3 @@ def describe() -> dict[str, Any]:
         "splitllm": __version__,
         **runtime_description(),
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

@@ -6,20 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-#: Colours that stay apart for colour-blind readers (Wong, "Points of view: Color blindness", Nature Methods 2011).
-_BLUE, _ORANGE, _GREEN, _GREY, _BLACK = "#0072B2", "#E69F00", "#009E73", "#999999", "#222222"
-_STYLE: Final[dict[Any, Any]] = {  # matplotlib's stubs want a literal type for every key
-    "svg.hashsalt": "splitllm",  # the same bytes in every run
-    "svg.fonttype": "none",  # text stays text: it can be searched and read aloud
-    "font.family": "sans-serif",
-    "font.size": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "grid.color": "#dddddd",
-    "axes.axisbelow": True,
-}
+from .figures import BLACK, BLUE, GREEN, GREY, ORANGE, drawing, written
 
 
 def draw(result: dict[str, Any], folder: Path) -> list[Path]:
@@ -29,11 +16,7 @@ def draw(result: dict[str, Any], folder: Path) -> list[Path]:
         ImportError: matplotlib is not installed.
         OSError: the folder cannot be written.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    folder.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context(_STYLE):
+    with drawing(folder, **{"axes.grid.axis": "y"}):
         return [_saved(result, folder / "paper-saved.svg"), _slack(result, folder / "paper-slack.svg")]
 
 
@@ -43,10 +26,10 @@ def _saved(result: dict[str, Any], path: Path) -> Path:
 
     models = result["models"]
     kinds = (
-        ("paper", _GREY, [model["paper_saved"] for model in models]),
-        ("dp", _BLUE, [model["saved"]["dp"] for model in models]),
-        ("best prefix", _GREEN, [model["saved"]["prefix"] for model in models]),
-        ("better greedy", _ORANGE, [model["better_greedy_saved"] for model in models]),
+        ("paper", GREY, [model["paper_saved"] for model in models]),
+        ("dp", BLUE, [model["saved"]["dp"] for model in models]),
+        ("best prefix", GREEN, [model["saved"]["prefix"] for model in models]),
+        ("better greedy", ORANGE, [model["better_greedy_saved"] for model in models]),
     )
     figure, axes = pyplot.subplots(figsize=(8, 4))
     width = 0.2
@@ -63,7 +46,7 @@ def _saved(result: dict[str, Any], path: Path) -> Path:
     axes.set_title(f"Answers at most {100 * (slack - 1):.0f} % slower than from the server alone", fontsize=11)
     axes.legend(frameon=False, ncols=4, loc="upper right")
     axes.set_ylim(0, 1.2 * max(max(100 * (share or 0) for share in shares) for _, _, shares in kinds))
-    return _written(figure, path)
+    return written(figure, path, bbox_inches="tight")
 
 
 def _slack(result: dict[str, Any], path: Path) -> Path:
@@ -73,7 +56,7 @@ def _slack(result: dict[str, Any], path: Path) -> Path:
     rows = result["sensitivity"]
     clients, networks = (list(dict.fromkeys(row[key] for row in rows)) for key in ("client", "network"))
     figure, panels = pyplot.subplots(len(networks), len(clients), figsize=(8.5, 7), sharex=True, sharey=True)
-    lines = (("dp", _BLUE, "-", "o"), ("all-client", _BLACK, ":", "s"), ("better greedy", _ORANGE, "--", "^"))
+    lines = (("dp", BLUE, "-", "o"), ("all-client", BLACK, ":", "s"), ("better greedy", ORANGE, "--", "^"))
     for down, network in enumerate(networks):
         for across, client in enumerate(clients):
             axes = panels[down][across]
@@ -91,7 +74,7 @@ def _slack(result: dict[str, Any], path: Path) -> Path:
     handles, names = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, names, frameon=False, ncols=3, loc="upper center")
     figure.tight_layout(rect=(0, 0, 1, 0.96))
-    return _written(figure, path)
+    return written(figure, path, bbox_inches="tight")
 
 
 _NAMES: Final = {"dp": "dp", "all-client": "all on the client, or nothing", "better greedy": "better greedy"}
@@ -99,11 +82,3 @@ _NAMES: Final = {"dp": "dp", "all-client": "all on the client, or nothing", "bet
 
 def _percent(rows: Sequence[dict[str, Any]], name: str) -> list[float]:
     return [100 * (row["better_greedy_saved"] if name == "better greedy" else row["saved"][name]) for row in rows]
-
-
-def _written(figure: Any, path: Path) -> Path:
-    from matplotlib import pyplot
-
-    figure.savefig(path, format="svg", metadata={"Date": None}, bbox_inches="tight")
-    pyplot.close(figure)
-    return path

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ..errors import UsageError
+from ..types import Link
 from .simulator_values import Client, Conversation, Turn
 
 
@@ -111,10 +112,7 @@ def _person(
         decode_ms=kind.decode_ms * speed,
         prefill_ms=kind.prefill_ms * speed,
         ready=blocks if kind.blocks else 0,
-        up_ms=rtt / 2,
-        down_ms=rtt / 2,
-        up_bytes_per_ms=kind.up_bytes_per_ms,
-        down_bytes_per_ms=kind.down_bytes_per_ms,
+        link=Link(rtt / 2, rtt / 2, kind.up_bytes_per_ms, kind.down_bytes_per_ms),
         jitter=JITTER,
     )
     turns = [Turn(_length(draw, prompt_tokens, PROMPT_SIGMA, MOST_PROMPT), _answer(draw))]

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import statistics
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -20,6 +22,7 @@ import numpy as np
 from ..errors import CapacityError
 from ..generation import Event, Generation, TokenDrawn
 from ..kv_budget import KvBudget
+from ..planner.marginal import Load
 from ..scheduler import Scheduler
 from ..types import PREFILL_CHUNK, Float32Array, SamplingParams, SessionPlan, Sla
 from ..work import Batch
@@ -30,7 +33,6 @@ from .simulator_values import (
     VALUE_BYTES,
     ClientSide,
     Conversation,
-    Load,
     Outcome,
     Policy,
     Record,
@@ -47,11 +49,11 @@ class _Session(ClientSide):
 
     def __init__(self, conversation: Conversation) -> None:
         super().__init__(conversation)
-        self.split: int | None = None
+        self.split = 0
         self.turn = 0
         self.length = 0  # positions that both sides hold keys and values of
         self.in_turn = False
-        self.record: Record | None = None
+        self.records: list[Record] = []  # of its turns; none before it is open
 
 
 class Simulation:
@@ -79,7 +81,6 @@ class Simulation:
         self._commands: list[Callable[[float], float]] = []
         self._busy = False
         self._most = 0
-        self._tick_ms = self._prefill_ms = self._rows = self._context = 0.0
         self.records: list[Record] = []
 
     # -- events -------------------------------------------------------------------------------------------------------
@@ -87,7 +88,7 @@ class Simulation:
     def run(self, conversations: Sequence[Conversation]) -> Outcome:
         """Let all conversations happen, to the end of the last one."""
         for conversation in conversations:
-            self._at(conversation.arrival_ms, lambda now, one=conversation: self._arrive(_Session(one), now))  # type: ignore[misc]
+            self._at(conversation.arrival_ms, partial(self._arrive, _Session(conversation)))
         now = 0.0
         while self._events:
             now, _, happen = heapq.heappop(self._events)
@@ -129,7 +130,7 @@ class Simulation:
         extra = 0
         if plan.split != old and self._budget.can_reserve(name, plan.split, session.conversation.max_tokens):
             self._budget.reserve(name, plan.split, session.conversation.max_tokens)
-            if old is not None and plan.split < old:
+            if plan.split < old:
                 extra, session.length = session.length, 0  # the server holds nothing of the blocks it gets
             else:
                 # The client runs its blocks over the whole history to have keys and values of the new ones.
@@ -144,14 +145,14 @@ class Simulation:
         conversation, client, number = session.conversation, session.client, session.turn
         turn = conversation.turns[number]
         split = session.split
-        assert split is not None  # noqa: S101  # set when the session opened
         record = Record(
             conversation.name, client.kind, number, asked, turn.prompt_tokens, turn.answer_tokens, split=split,
             feasible=plan.feasible and split == plan.split, predicted_ttft_ms=plan.predicted_ttft_ms,
             predicted_tpot_ms=plan.predicted_tpot_ms,
         )  # fmt: skip
         self.records.append(record)
-        session.record, session.in_turn = record, True
+        session.records.append(record)
+        session.in_turn = True
         prompt, start = turn.prompt_tokens + extra, session.length
         end = start + prompt
         record.positions = prompt
@@ -190,24 +191,16 @@ class Simulation:
 
     def _token(self, session: _Session, turn: int, position: int, now: float) -> None:
         """A token reaches the client."""
-        record = session.record
-        assert record is not None  # noqa: S101  # tokens come in turns only
-        if record.last_ms is None:
-            record.first_ms = now
-        else:
-            record.gaps.append(now - record.last_ms)
-        record.last_ms = now
-        record.tokens += 1
-        split = session.split or 0
+        record = session.records[-1]
+        record.token(now)
         if record.tokens == record.answer_tokens:
             self._end_turn(session, now)
-        elif split:
-            computed = now + split * session.client.decode_ms
+        elif session.split:
+            computed = now + session.split * session.client.decode_ms
             self._send(session, computed, turn, position, 1, self._row_bytes)
 
     def _end_turn(self, session: _Session, now: float) -> None:
-        record = session.record
-        assert record is not None  # noqa: S101  # a turn ends once
+        record = session.records[-1]
         session.in_turn = False
         record.positions += record.tokens - 1
         session.length += record.positions
@@ -228,14 +221,16 @@ class Simulation:
         self._command(session.up(now, HEADER_BYTES), close)
 
     def _plan(self, session: _Session) -> SessionPlan:
-        load = Load(
-            tuple(sorted(one.split or 0 for one in self._sessions.values() if one.in_turn)),
-            self._tick_ms, self._prefill_ms, self._rows, self._context,
-        )  # fmt: skip
+        others = [one for one in self._sessions.values() if one.in_turn]
+        context = statistics.fmean(one.length for one in others) if others else 0.0
         turn = session.conversation.turns[session.turn]
         return self.policy.plan(
-            Situation(session.client, session.rtt_ms(), session.length, turn.prompt_tokens, session.split, load)
-        )
+            Situation(
+                session.client, session.measured_link(), session.length, turn.prompt_tokens,
+                session.split if session.records else None,
+                Load.of([one.split for one in others], self.server.blocks, context=context),
+            )
+        )  # fmt: skip
 
     # -- server -------------------------------------------------------------------------------------------------------
 
@@ -270,9 +265,7 @@ class Simulation:
             else:
                 self._busy = False
             return
-        before = self.engine.spent.prefill_ms
         took, logits = self.engine.run(batch)
-        self._watch(batch, took, self.engine.spent.prefill_ms - before)
         self._at(now + took, lambda at: self._complete(batch, names, logits, at))
 
     def _complete(self, batch: Batch, names: list[str], logits: Float32Array, now: float) -> None:
@@ -285,17 +278,6 @@ class Simulation:
             session = self._sessions[event.session]
             arrives = session.down(now, HEADER_BYTES + ID_BYTES)
             self._at(arrives, lambda at: self._token(session, event.turn, event.position, at))
-
-    def _watch(self, batch: Batch, took: float, prefill: float) -> None:
-        """Means over about the last 30 ticks."""
-        keep = 1 - 1 / 30
-        rows = len(batch.decode)
-        self._tick_ms = keep * self._tick_ms + (1 - keep) * took
-        self._prefill_ms = keep * self._prefill_ms + (1 - keep) * prefill
-        self._rows = keep * self._rows + (1 - keep) * rows
-        if rows:
-            mean = sum(work.position for work in batch.decode) / rows
-            self._context = keep * self._context + (1 - keep) * mean
 
 
 def simulate(

@@ -18,14 +18,11 @@ from ..planner import marginal
 from ..planner.exact import Tables
 from ..planner.greedy import greedy_prefix, greedy_ratio
 from ..planner.problem import Placement, Side
-from ..planner.session_plan import Held, plan_session
+from ..planner.session_plan import EXPECTED_ANSWER_TOKENS, Held, plan_session
 from ..planner.session_problem import EMBED, Session, split_problem
-from ..types import PREFILL_CHUNK, ClientReport, Link, SessionPlan, Sla
+from ..types import PREFILL_CHUNK, ClientReport, SessionPlan, Sla
 from .simulator_engine import ServerModel
 from .simulator_values import VALUE_BYTES, Policy, Situation
-
-#: As server/planning.py expects of an answer.
-EXPECTED_ANSWER: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +32,6 @@ class _Base:
 
     def _best(self, situation: Situation, *, split: int | None = None, loaded: bool = False) -> SessionPlan:
         """The planner's own choice, or what it says of `split`."""
-        client = situation.client
         held = None
         if situation.split is not None and split is None:
             held = Held(situation.split, situation.history)
@@ -43,20 +39,16 @@ class _Base:
             self.server.spec,
             _report(situation),
             self.server.profile,
-            Link(situation.rtt_ms / 2, situation.rtt_ms / 2, client.up_bytes_per_ms, client.down_bytes_per_ms),
+            situation.link,
             self.sla,
             prompt_tokens=situation.prompt_tokens,
-            expected_tokens=EXPECTED_ANSWER,
+            expected_tokens=EXPECTED_ANSWER_TOKENS,
             wire_bytes=VALUE_BYTES,
             block_bytes=None,
             requested=split,
-            load=self._load(situation) if loaded else None,
+            load=situation.load if loaded else None,
             held=held,
         )
-
-    def _load(self, situation: Situation) -> marginal.Load:
-        load = situation.load
-        return marginal.Load.of(load.splits, self.server.blocks, context=load.context, prefill_ms=load.prefill_ms)
 
 
 def _report(situation: Situation) -> ClientReport:
@@ -107,17 +99,18 @@ class Greedy(_Base):
         alone = self._best(situation, split=0)
         if not situation.client.ready:
             return alone
-        client, spec, rows = situation.client, self.server.spec, situation.prompt_tokens
+        spec, rows = self.server.spec, situation.prompt_tokens
         session = Session.of(spec, _report(situation), self.sla, rows, None)
         costs = marginal.SessionCosts.of(
             self.server.profile,
             marginal.Load.idle(spec.blocks),
             prompt_tokens=rows,
-            answer_tokens=EXPECTED_ANSWER,
+            answer_tokens=EXPECTED_ANSWER_TOKENS,
             history=situation.history,
         )
-        link = Link(situation.rtt_ms / 2, situation.rtt_ms / 2, client.up_bytes_per_ms, client.down_bytes_per_ms)
-        problem = split_problem(spec, session, costs, link, rows=rows, tokens=EXPECTED_ANSWER, wire_bytes=VALUE_BYTES)
+        problem = split_problem(
+            spec, session, costs, situation.link, rows=rows, tokens=EXPECTED_ANSWER_TOKENS, wire_bytes=VALUE_BYTES
+        )
         placement = self.rule(Tables.of(problem))
         split = sum(side is Side.CLIENT for side in placement) - EMBED
         chosen = self._best(situation, split=split) if split > 0 else alone

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
-from ..types import SessionPlan
+from ..planner.marginal import Load
+from ..types import Link, SessionPlan
 from .simulator_engine import Spent
 
 #: Bytes of a frame's header, of a token id, and of one hidden value on the wire (float16).
@@ -19,18 +20,15 @@ VALUE_BYTES: Final = 2
 class Client:
     """One person's machine and link, as they truly are.
 
-    decode_ms, prefill_ms: one block on one row, and on a chunk of PREFILL_CHUNK rows. up_ms, down_ms: one-way latency;
-    each message takes `jitter` times an exponential draw longer. ready: blocks it may run (0: none).
+    decode_ms, prefill_ms: one block on one row, and on a chunk of PREFILL_CHUNK rows. ready: blocks it may run (0:
+    none). Each message takes `jitter` times an exponential draw longer than the link's latency.
     """
 
     kind: str
     decode_ms: float
     prefill_ms: float
     ready: int
-    up_ms: float
-    down_ms: float
-    up_bytes_per_ms: float
-    down_bytes_per_ms: float
+    link: Link
     jitter: float = 0.0
 
 
@@ -60,25 +58,11 @@ class Conversation:
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
-    """The server at one moment: splits of the sessions that are in a turn, and what their ticks are like.
-
-    Means over the last ticks: `tick_ms`, the prefill in a tick, the decode rows in a tick, their positions.
-    """
-
-    splits: tuple[int, ...] = ()
-    tick_ms: float = 0.0
-    prefill_ms: float = 0.0
-    rows: float = 0.0
-    context: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class Situation:
-    """What a policy may look at. `rtt_ms` is what the server measured of the link; `split` is None at the opening."""
+    """What a policy may look at. `link` is what the server measured; `split` is None at the opening."""
 
     client: Client
-    rtt_ms: float
+    link: Link
     history: int
     prompt_tokens: int
     split: int | None
@@ -112,6 +96,15 @@ class Record:
     tokens: int = 0
     positions: int = 0
     gaps: list[float] = field(default_factory=list)
+
+    def token(self, now: float) -> None:
+        """A token reaches the client."""
+        if self.last_ms is None:
+            self.first_ms = now
+        else:
+            self.gaps.append(now - self.last_ms)
+        self.last_ms = now
+        self.tokens += 1
 
     @property
     def finished(self) -> bool:
@@ -150,22 +143,25 @@ class ClientSide:
         self._up_free = self._down_free = 0.0
         self._up_last = self._down_last = 0.0
 
-    def rtt_ms(self) -> float:
+    def measured_link(self) -> Link:
         """What a server measures: the mean and, as RFC 6298 does, a margin for the spread."""
-        client = self.client
-        spread = 2 * client.jitter * max(client.up_ms, client.down_ms)
-        return (client.up_ms + client.down_ms) * (1 + client.jitter) + spread
+        link, jitter = self.client.link, self.client.jitter
+        spread = 2 * jitter * max(link.up_ms, link.down_ms)
+        half = ((link.up_ms + link.down_ms) * (1 + jitter) + spread) / 2
+        return replace(link, up_ms=half, down_ms=half)
 
     def up(self, now: float, size: int) -> float:
         """When a message of `size` bytes that is sent now arrives at the server."""
-        self._up_free = max(now, self._up_free) + size / self.client.up_bytes_per_ms
-        self._up_last = max(self._up_last, self._up_free + self._latency(self.client.up_ms))
+        link = self.client.link
+        self._up_free = max(now, self._up_free) + size / link.up_bytes_per_ms
+        self._up_last = max(self._up_last, self._up_free + self._latency(link.up_ms))
         return self._up_last
 
     def down(self, now: float, size: int) -> float:
         """When a message that is sent now arrives at the client."""
-        self._down_free = max(now, self._down_free) + size / self.client.down_bytes_per_ms
-        self._down_last = max(self._down_last, self._down_free + self._latency(self.client.down_ms))
+        link = self.client.link
+        self._down_free = max(now, self._down_free) + size / link.down_bytes_per_ms
+        self._down_last = max(self._down_last, self._down_free + self._latency(link.down_ms))
         return self._down_last
 
     def _latency(self, mean: float) -> float:

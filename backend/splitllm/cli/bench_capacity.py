@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from ..bench import capacity
+from ..bench import capacity, capacity_figures
 from ..bench.population import KINDS, WEB_WIDE
 from ..bench.simulator_engine import ServerModel
 from ..bench.simulator_policies import POLICIES
 from ..errors import UsageError
-from ..types import Sla
+from .bench_flags import add_sla, draw, sla
 from .plan import read_json
+from .serve import count
 from .tables import columns
 
 #: A profile measured with `--bundle` and committed; it stands beside the results in a checkout.
@@ -46,7 +46,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--bundle", metavar="DIR", help="measure the costs now, with this bundle, on one core")
     parser.add_argument("--save-profile", metavar="FILE", help="with --bundle: write the costs there, and simulate not")
     parser.add_argument(
-        "--rounds", type=int, default=5, metavar="N", help="with --bundle: rounds to measure (default: 5)"
+        "--rounds", type=count, default=5, metavar="N", help="with --bundle: rounds to measure (default: 5)"
     )
     parser.add_argument("--rates", type=_numbers, default=(1, 2, 3, 4, 5, 6), metavar="R,…", help="requests a second")
     parser.add_argument("--policies", default=",".join(POLICIES), metavar="P,…", help="which to compare (default: all)")
@@ -59,9 +59,8 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--headroom", type=float, default=0.7, metavar="X", help="share of the promise to plan for (default: 0.7)"
     )
-    parser.add_argument("--sla-ttft-ms", type=float, default=Sla().ttft_ms, metavar="X", help="default: %(default)s")
-    parser.add_argument("--sla-tpot-ms", type=float, default=Sla().tpot_ms, metavar="X", help="default: %(default)s")
-    parser.add_argument("--max-sessions", type=int, default=256, metavar="N", help="default: %(default)s")
+    add_sla(parser)
+    parser.add_argument("--max-sessions", type=count, default=256, metavar="N", help="default: %(default)s")
     parser.add_argument("--devices", choices=("chat", "web"), default="chat", help="whose machines (default: chat)")
     parser.add_argument(
         "--variants", action="store_true", help="also change one thing at a time, with all-server and dp"
@@ -83,8 +82,8 @@ def run(args: argparse.Namespace) -> int:
         _save(server, Path(args.save_profile))
         return 0
     scenario = capacity.Scenario(
-        server, sla=_sla(args), speed=args.speed, headroom=args.headroom, seconds=args.seconds, warmup_s=args.warmup_s,
-        max_sessions=_positive(args.max_sessions, "--max-sessions"),
+        server, sla=sla(args), speed=args.speed, headroom=args.headroom, seconds=args.seconds, warmup_s=args.warmup_s,
+        max_sessions=args.max_sessions,
         kinds=KINDS if args.devices == "chat" else WEB_WIDE,
     )  # fmt: skip
     seeds = [int(seed) for seed in args.seeds]
@@ -98,9 +97,7 @@ def run(args: argparse.Namespace) -> int:
             scenario, rates=args.rates, seeds=seeds[:1], workers=args.workers, progress=_progress("variants")
         )
     print(json.dumps(result, indent=1) if args.json else report(result))
-    if args.figures is not None:
-        for path in _draw(result, Path(args.figures)):
-            print(f"wrote {path}", file=sys.stderr)
+    draw(capacity_figures.draw, result, args.figures)
     return 0
 
 
@@ -108,7 +105,7 @@ def _server(args: argparse.Namespace) -> ServerModel:
     if args.bundle is not None:
         if args.profile is not None:
             raise UsageError("give --profile or --bundle, not both")
-        return measure(Path(args.bundle), _positive(args.rounds, "--rounds"))
+        return measure(Path(args.bundle), args.rounds)
     if args.save_profile is not None:
         raise UsageError("--save-profile writes what --bundle DIR measures: add --bundle")
     if args.profile is None and not _COMMITTED.is_file():
@@ -122,35 +119,25 @@ def measure(bundle_folder: Path, rounds: int) -> ServerModel:
     Raises:
         SplitLLMError: the runtime is missing, or the bundle cannot be loaded.
     """
-    from ..bench.capacity_profile import measure_server
     from ..bundle import Bundle
+    from ..engines.profiling import measure_thoroughly, processor
 
     try:
         from ..engines.onnx import OnnxEngine
     except ImportError as error:
         raise UsageError("measuring needs ONNX Runtime: install splitllm[cpu]") from error
     bundle = Bundle.open(bundle_folder)
-    capacity_tokens = min(bundle.spec.max_context, _MOST_POSITIONS)
+    spec = bundle.spec
+    capacity_tokens = min(spec.max_context, _MOST_POSITIONS)
     engine = OnnxEngine(bundle, rows=_MOST_MEASURED_ROWS + 1, capacity=capacity_tokens, threads=1)
     try:
-        return measure_server(
-            engine,
-            made_by=f"{bundle.spec.name}, float32, one core of {_processor()}, least of several rounds, processor time",
-            rounds=rounds,
-            clock=time.process_time,
-            progress=_progress("rounds"),
+        profile, copied = measure_thoroughly(
+            engine, rounds=rounds, clock=time.process_time, progress=_progress("rounds")
         )
     finally:
         engine.close()
-
-
-def _processor() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text("utf-8")
-    except OSError:
-        return platform.machine()
-    names = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    made_by = f"{spec.name}, float32, one core of {processor()}, least of several rounds, processor time"
+    return ServerModel(profile, spec.blocks, spec.hidden_size, copy_bytes_per_ms=copied, made_by=made_by)
 
 
 def _save(server: ServerModel, path: Path) -> None:
@@ -159,18 +146,6 @@ def _save(server: ServerModel, path: Path) -> None:
     except OSError as error:
         raise UsageError(f"{path} cannot be written ({error.strerror}): give --save-profile a file") from error
     print(f"wrote {path}", file=sys.stderr)
-
-
-def _sla(args: argparse.Namespace) -> Sla:
-    if not (0 < args.sla_ttft_ms < 1e9 and 0 < args.sla_tpot_ms < 1e9):
-        raise UsageError("--sla-ttft-ms and --sla-tpot-ms are milliseconds above 0")
-    return Sla(args.sla_ttft_ms, args.sla_tpot_ms)
-
-
-def _positive(value: int, flag: str) -> int:
-    if value < 1:
-        raise UsageError(f"{flag} is {value}: write 1 or more")
-    return value
 
 
 def _numbers(text: str) -> tuple[float, ...]:
@@ -190,20 +165,9 @@ def _progress(what: str) -> Any:
     return show
 
 
-def _draw(result: dict[str, Any], folder: Path) -> list[Path]:
-    from ..bench import capacity_figures
-
-    try:
-        return capacity_figures.draw(result, folder)
-    except ImportError as error:
-        raise UsageError("figures need matplotlib: install splitllm[bench]") from error
-    except OSError as error:
-        raise UsageError(f"the figures cannot be written ({error.strerror}): give --figures a folder") from error
-
-
 def report(result: dict[str, Any]) -> str:
     """The result as tables for a person."""
-    sla = result["setup"]["sla"]
+    promise = result["setup"]["sla"]
     rates = next(iter(result["policies"].values()))["by_rate"]["rate"]
     goodput: list[tuple[str, ...]] = [("good requests a second at", *(f"{rate:g}/s" for rate in rates))]
     saved: list[tuple[str, ...]] = [("server seconds saved at", *(f"{rate:g}/s" for rate in rates))]
@@ -232,7 +196,7 @@ def report(result: dict[str, Any]) -> str:
                 )
             )  # fmt: skip
         tables.append(columns(rows))
-    head = f"Promised: first token in {sla['ttft_ms']:g} ms, each further one in {sla['tpot_ms']:g} ms."
+    head = f"Promised: first token in {promise['ttft_ms']:g} ms, each further one in {promise['tpot_ms']:g} ms."
     return "\n\n".join([head, *tables])
 
 

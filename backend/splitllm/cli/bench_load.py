@@ -10,7 +10,7 @@ from typing import Any
 
 from ..bench.simulator_policies import POLICIES
 from ..errors import UsageError
-from ..types import Sla
+from .bench_flags import add_sla, sla
 from .tables import columns
 
 _DESCRIPTION = """\
@@ -29,8 +29,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="of the population (default: 1)")
     parser.add_argument("--rounds", type=int, default=1, metavar="N", help="all policies in turn, N times (default: 1)")
     parser.add_argument("--headroom", type=float, default=0.7, metavar="X", help="as in `capacity` (default: 0.7)")
-    parser.add_argument("--sla-ttft-ms", type=float, default=Sla().ttft_ms, metavar="X", help="default: %(default)s")
-    parser.add_argument("--sla-tpot-ms", type=float, default=Sla().tpot_ms, metavar="X", help="default: %(default)s")
+    add_sla(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object, for machines")
     parser.set_defaults(run=run)
 
@@ -50,9 +49,7 @@ def run(args: argparse.Namespace) -> int:
         from ..bench import load
     except ImportError as error:
         raise UsageError(f"this benchmark needs the server's packages ({error}): install splitllm[cpu]") from error
-    test = load.LoadTest(
-        Path(args.bundle), Sla(args.sla_ttft_ms, args.sla_tpot_ms), args.rate, args.seconds, args.seed, args.headroom
-    )
+    test = load.LoadTest(Path(args.bundle), sla(args), args.rate, args.seconds, args.seed, args.headroom)
     result = load.run(test, names, rounds=args.rounds, tell=lambda line: print(line, file=sys.stderr, flush=True))
     print(json.dumps(result, indent=1) if args.json else report(result))
     return 0

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from pathlib import Path
 from typing import Any
 
-from ..bench import paper
-from ..errors import UsageError
+from ..bench import paper, paper_figures
+from .bench_flags import draw
 from .tables import columns
 
 _DESCRIPTION = """\
@@ -36,21 +34,8 @@ def run(args: argparse.Namespace) -> int:
     """
     result = paper.measure()
     print(json.dumps(result, indent=1) if args.json else _report(result))
-    if args.figures is not None:
-        for path in _draw(result, Path(args.figures)):
-            print(f"wrote {path}", file=sys.stderr)
+    draw(paper_figures.draw, result, args.figures)
     return 0
-
-
-def _draw(result: dict[str, Any], folder: Path) -> list[Path]:
-    from ..bench import paper_figures
-
-    try:
-        return paper_figures.draw(result, folder)
-    except ImportError as error:
-        raise UsageError("figures need matplotlib: install splitllm[bench]") from error
-    except OSError as error:
-        raise UsageError(f"the figures cannot be written ({error.strerror}): give --figures a folder") from error
 
 
 def _report(result: dict[str, Any]) -> str:

@@ -13,8 +13,9 @@ from ..errors import MachineError, ProblemError, UsageError
 from ..planner.marginal import Load
 from ..planner.profile import EngineProfile
 from ..planner.reasons import milliseconds
-from ..planner.session_plan import plan_session
-from ..types import PREFILL_CHUNK, ClientReport, Link, ModelSpec, SessionPlan, Sla
+from ..planner.session_plan import EXPECTED_ANSWER_TOKENS, plan_session
+from ..types import PREFILL_CHUNK, ClientReport, Link, ModelSpec, SessionPlan
+from .bench_flags import add_sla, sla
 from .serve import count, positive
 from .tables import columns
 
@@ -45,10 +46,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--rtt-ms", type=not_negative, default=20.0, metavar="Y", help="round trip (default: 20)")
     group.add_argument("--up-mbit", type=positive, default=10.0, metavar="X", help="client to server (default: 10)")
     group.add_argument("--down-mbit", type=positive, default=50.0, metavar="X", help="server to client (default: 50)")
-    group.add_argument("--sla-ttft-ms", type=positive, default=Sla().ttft_ms, metavar="X", help="default: %(default)s")
-    group.add_argument("--sla-tpot-ms", type=positive, default=Sla().tpot_ms, metavar="X", help="default: %(default)s")
+    add_sla(group)
     group.add_argument("--prompt-tokens", type=count, default=64, metavar="N", help="default: %(default)s")
-    group.add_argument("--answer-tokens", type=count, default=200, metavar="N", help="default: %(default)s")
+    group.add_argument(
+        "--answer-tokens", type=count, default=EXPECTED_ANSWER_TOKENS, metavar="N", help="default: %(default)s"
+    )
     group.add_argument(
         "--sessions", type=whole, default=0, metavar="N", help="other sessions that decode meanwhile (default: 0)"
     )
@@ -102,7 +104,7 @@ def _plan(args: argparse.Namespace, bundle: Bundle, profile: EngineProfile) -> t
         client,
         profile,
         Link(args.rtt_ms / 2, args.rtt_ms / 2, args.up_mbit * _MBIT_BYTES_PER_MS, args.down_mbit * _MBIT_BYTES_PER_MS),
-        Sla(args.sla_ttft_ms, args.sla_tpot_ms),
+        sla(args),
         prompt_tokens=args.prompt_tokens,
         expected_tokens=args.answer_tokens,
         wire_bytes=4 if args.wire == "float32" else 2,

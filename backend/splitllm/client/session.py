@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 import websockets
@@ -86,7 +86,7 @@ class ClientSession:
         wire: str,
         expected_prompt_tokens: int,
         blocks: LocalBlocks | None,
-    ) -> ClientSession:
+    ) -> Self:
         """Connect, greet and open.
 
         Raises:

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
 import os
 import platform
 import statistics
@@ -24,6 +25,7 @@ import numpy as np
 
 from ..errors import ProblemError, SplitLLMError
 from ..planner.profile import EngineProfile, Grid
+from ..slots import Move
 from ..types import PREFILL_CHUNK
 from ..work import Batch, Work
 from .base import Engine
@@ -44,75 +46,145 @@ Clock = Callable[[], float]
 
 
 def measure_profile(engine: Engine, *, budget_s: float = 2.0, clock: Clock = time.perf_counter) -> EngineProfile:
-    """Time an engine. Only while no session is open; rows are clear afterwards.
+    """Time an engine, quickly. Only while no session is open; rows are clear afterwards.
 
     Each point is the median of up to five runs after one that warms up. When `budget_s` is used up, points are measured
     once, and lines of more rows are left out: beyond the last the profile goes on straight.
     """
-    meter = _Meter(engine, budget_s, clock)
-    try:
-        contexts = _below(_CONTEXTS, engine.capacity - PREFILL_CHUNK) or (0,)
-        decode = meter.grid(_below(_DECODE_ROWS, engine.rows) or (1,), contexts, meter.decode_ms)
-        prefill_rows = _below(_PREFILL_ROWS, engine.capacity - 1) or (1,)
-        prefill = meter.grid(prefill_rows, (0, *contexts) if contexts != (0,) else (0,), meter.prefill_ms)
-        head = meter.grid(_below(_DECODE_ROWS, engine.rows) or (1,), (0,), lambda rows, _context: meter.head_ms(rows))
-    finally:
-        meter.clear()
-    return EngineProfile(decode, prefill, head, kv_block_bytes=engine.spec.kv_bytes_per_token())
+    return _Meter(engine, clock, budget_s).measure(1)
+
+
+def measure_thoroughly(
+    engine: Engine, *, rounds: int, clock: Clock, progress: Callable[[int, int], None] | None = None
+) -> tuple[EngineProfile, float]:
+    """Time an engine as it is at work: its profile, and the bytes of keys and values that it copies in a millisecond.
+
+    All blocks run, so that their weights come from memory, on rows that hold something: memory that was never written
+    is not read from where it would be. Each point is the least of `rounds` runs, as other work on the machine only adds
+    time; rounds go over all points, so that a busy minute spoils none. `progress` is called with (rounds done, rounds).
+
+    Only while no session is open; rows are clear afterwards.
+    """
+    meter = _ThoroughMeter(engine, clock, progress)
+    meter.fill()
+    return meter.measure(rounds), meter.copy_bytes_per_ms
+
+
+_Lines = list[list[float]]
 
 
 class _Meter:
-    def __init__(self, engine: Engine, budget_s: float, clock: Clock) -> None:
-        self._engine, self._clock = engine, clock
+    def __init__(self, engine: Engine, clock: Clock, budget_s: float, blocks: int = _BLOCKS) -> None:
+        self.engine, self.clock = engine, clock
         self._ends = clock() + budget_s
-        self._blocks = min(_BLOCKS, engine.spec.blocks)
+        self._blocks = min(blocks, engine.spec.blocks)
         self._split = engine.spec.blocks - self._blocks
         self._used = 0  # rows that were written to
+        self.contexts = _below(_CONTEXTS, engine.capacity - PREFILL_CHUNK) or (0,)
 
-    def grid(self, rows: Sequence[int], contexts: Sequence[int], measure: Callable[[int, int], float]) -> Grid:
-        lines: list[list[float]] = []
+    def measure(self, rounds: int) -> EngineProfile:
+        engine, contexts = self.engine, self.contexts
+        rows = _below(_DECODE_ROWS, engine.rows) or (1,)
+        prefill_rows = _below(_PREFILL_ROWS, engine.capacity - 1) or (1,)
+        before = (0, *contexts) if contexts != (0,) else contexts
+        decode: list[_Lines] = []
+        prefill: list[_Lines] = []
+        head: list[_Lines] = []
+        try:
+            for number in range(1, rounds + 1):
+                decode.append(self._lines(rows, contexts, self._decode_ms))
+                prefill.append(self._lines(prefill_rows, before, self._prefill_ms))
+                head.append(self._lines(rows, (0,), self._head_ms))
+                self.round_ended(number, rounds)
+        finally:
+            for row in range(self._used):
+                engine.clear(row)
+        return EngineProfile(
+            _least(rows, contexts, decode),
+            _least(prefill_rows, before, prefill),
+            _least(rows, (0,), head),
+            kv_block_bytes=engine.spec.kv_bytes_per_token(),
+        )
+
+    def round_ended(self, number: int, rounds: int) -> None:
+        """A round is over."""
+
+    def _lines(self, rows: Sequence[int], contexts: Sequence[int], measure: Callable[[int, int], float]) -> _Lines:
+        lines: _Lines = []
         for count in rows:
-            if len(lines) > 1 and self._clock() > self._ends:
+            if len(lines) > 1 and self.clock() > self._ends:
                 break  # two lines tell a fixed part from a part per row
             lines.append([measure(count, context) for context in contexts])
-        return Grid.smoothed(rows[: len(lines)], contexts, lines)
+        return lines
 
-    def decode_ms(self, rows: int, context: int) -> float:
-        works = tuple(self._work(row, self._split, context, 1) for row in range(rows))
-        return self._median(Batch(decode=works)) / self._blocks
+    def _decode_ms(self, rows: int, context: int) -> float:
+        works = tuple(self.work(row, self._split, context, 1) for row in range(rows))
+        return self.time(Batch(decode=works)) / self._blocks
 
-    def prefill_ms(self, rows: int, context: int) -> float:
-        return self._median(Batch(prefill=(self._work(0, self._split, context, rows),))) / self._blocks
+    def _prefill_ms(self, rows: int, context: int) -> float:
+        return self.time(Batch(prefill=(self.work(0, self._split, context, rows),))) / self._blocks
 
-    def head_ms(self, rows: int) -> float:
-        works = tuple(self._work(row, self._engine.spec.blocks, 0, 1, wants_logits=True) for row in range(rows))
-        return self._median(Batch(decode=works))
+    def _head_ms(self, rows: int, _context: int) -> float:
+        works = tuple(self.work(row, self.engine.spec.blocks, 0, 1, wants_logits=True) for row in range(rows))
+        return self.time(Batch(decode=works))
 
-    def _work(self, row: int, split: int, position: int, tokens: int, *, wants_logits: bool = False) -> Work:
+    def work(self, row: int, split: int, position: int, tokens: int, *, wants_logits: bool = False) -> Work:
         self._used = max(self._used, row + 1)
         values: np.ndarray[Any, Any]
         if split == 0:
             values = np.zeros(tokens, np.int32)
         else:
-            values = np.zeros((tokens, self._engine.spec.hidden_size), np.float32)
+            values = np.zeros((tokens, self.engine.spec.hidden_size), np.float32)
         return Work(row, split, position, values, wants_logits)
 
-    def _median(self, batch: Batch) -> float:
+    def time(self, batch: Batch) -> float:
         """Milliseconds of one run of the batch."""
-        self._engine.run(batch)
+        self.run(batch)
         times = []
         for _ in range(_REPEATS):
-            begun = self._clock()
-            self._engine.run(batch)
-            ended = self._clock()
-            times.append(1000 * (ended - begun))
-            if ended > self._ends:
+            times.append(self.run(batch))
+            if self.clock() > self._ends:
                 break
         return statistics.median(times)
 
-    def clear(self) -> None:
-        for row in range(self._used):
-            self._engine.clear(row)
+    def run(self, batch: Batch) -> float:
+        begun = self.clock()
+        self.engine.run(batch)
+        return 1000 * (self.clock() - begun)
+
+
+class _ThoroughMeter(_Meter):
+    def __init__(self, engine: Engine, clock: Clock, progress: Callable[[int, int], None] | None) -> None:
+        super().__init__(engine, clock, math.inf, engine.spec.blocks)
+        self._progress = progress
+        self.copy_bytes_per_ms = 0.0
+
+    def fill(self) -> None:
+        """Every row holds as many positions as are measured; copying them is timed."""
+        longest = max(self.contexts)
+        for position in range(0, longest, PREFILL_CHUNK):
+            self.run(Batch(prefill=(self.work(0, 0, position, min(PREFILL_CHUNK, longest - position)),)))
+        others = range(1, self.engine.rows)
+        self._used = self.engine.rows
+        self.engine.move([Move(0, row, 0) for row in others])  # pages that were never written are slow the first time
+        begun = self.clock()
+        self.engine.move([Move(0, row, 0) for row in others])
+        took_ms = max(1000 * (self.clock() - begun), 1e-3)
+        held = self.engine.spec.blocks * self.engine.spec.kv_bytes_per_token() * longest
+        self.copy_bytes_per_ms = held * len(others) / took_ms
+
+    def time(self, batch: Batch) -> float:
+        return self.run(batch)
+
+    def round_ended(self, number: int, rounds: int) -> None:
+        if self._progress is not None:
+            self._progress(number, rounds)
+
+
+def _least(rows: Sequence[int], contexts: Sequence[int], rounds: Sequence[_Lines]) -> Grid:
+    """The grid of the least time of each point; lines that a round left out are left out."""
+    lines = [[min(times) for times in zip(*line, strict=True)] for line in zip(*rounds, strict=False)]
+    return Grid.smoothed(rows[: len(lines)], contexts, lines)
 
 
 def _below(values: Sequence[int], most: int) -> tuple[int, ...]:
@@ -151,7 +223,7 @@ def cache_folder(environment: Mapping[str, str]) -> Path:
 
 def machine() -> str:
     """What of this machine decides how fast it is, as far as it can be told without asking anybody."""
-    return f"{platform.machine()} {_processor()} x{os.cpu_count()}"
+    return f"{platform.machine()} {processor()} x{os.cpu_count()}"
 
 
 def setting_of(engine: Engine, threads: int | None) -> str:
@@ -168,7 +240,8 @@ def runtime_version() -> str:
     return "no onnxruntime"
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The processor's name as the system tells it."""
     try:
         for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
             if line.startswith("model name"):

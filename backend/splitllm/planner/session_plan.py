@@ -33,6 +33,8 @@ from .profile import EngineProfile
 from .session_problem import EMBED, Session, server_problem, split_problem
 from .session_reason import Candidate, chosen_reason, forced_reason, relief_reason
 
+#: Tokens an answer is expected to have; the weight of the decode phase in a session's plan.
+EXPECTED_ANSWER_TOKENS: Final = 200
 _TOLERANCE: Final = 1 + 1e-9
 _LONGEST_CONTEXT: Final = 1 << 24
 

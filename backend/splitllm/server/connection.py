@@ -275,7 +275,7 @@ class Connection:
             return
         self._follower.request = request
         if in_turn:
-            self._follower.change_turn(plan)
+            self._follower.change_turn(plan, request)
             return
         if self._open:
             if plan.split != self._machine.split:

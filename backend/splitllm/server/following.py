@@ -59,9 +59,7 @@ class Follower:
         self._admission.turn_began(self._session, self._machine.split, request.prompt_end)
         self._seen.turn_began()
         self._seen.patience.turn_began()
-        plan = self._plan_anew(request.prompt_tokens)
-        if plan is not None and is_worth_changing(plan, self._machine.split):
-            self.change_turn(plan)
+        self._plan_anew(request.prompt_tokens, is_worth_changing)
 
     def token_sent(self, position: int) -> None:
         """A token goes out: if several in a row were late, the turn is planned anew."""
@@ -76,9 +74,7 @@ class Follower:
             return
         patience.changed()
         log.info("session %s: %d tokens in a row were late", self._session[:8], LATE_TOKENS)
-        plan = self._plan_anew(1)
-        if plan is not None and plan.split != self._machine.split:
-            self.change_turn(plan)
+        self._plan_anew(1, lambda plan, split: plan.split != split)
 
     def rows_arrived(self, position: int, rows: int, size_bytes: int) -> None:
         """Hidden states came from the client."""
@@ -92,10 +88,8 @@ class Follower:
                 now=time.monotonic(),
             )
 
-    def change_turn(self, plan: SessionPlan) -> None:
-        """Follow a plan within the turn under way, if memory for it can be had."""
-        request = self.request
-        assert request is not None  # noqa: S101  # it is what the plan was made for
+    def change_turn(self, plan: SessionPlan, request: OpenRequest) -> None:
+        """Follow a plan made for `request` within the turn under way, if memory for it can be had."""
         try:
             if plan.split < self._machine.split:
                 self._admission.admit(self._session, plan.split, request.max_tokens)
@@ -133,12 +127,15 @@ class Follower:
             plan.reason,
         )
 
-    def _plan_anew(self, prompt_tokens: int) -> SessionPlan | None:
-        """A plan nobody asked for; None where the client insists on its split, or none can be made."""
-        if self.request is None or self.request.split is not None:
-            return None
+    def _plan_anew(self, prompt_tokens: int, is_worth: Callable[[SessionPlan, int], bool]) -> None:
+        """Make a plan nobody asked for, and follow it if `is_worth(plan, split)`; not if the client insists on one."""
+        request = self.request
+        if request is None or request.split is not None:
+            return
         try:
-            return self.plan(self.request, prompt_tokens=prompt_tokens)
+            plan = self.plan(request, prompt_tokens=prompt_tokens)
         except SplitLLMError as error:
             log.warning("session %s: the former plan stays: %s", self._session[:8], error.message)
-            return None
+            return
+        if is_worth(plan, self._machine.split):
+            self.change_turn(plan, request)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from ..bundle import Bundle
 from ..engines.slowdown import Slowdown
@@ -12,15 +11,12 @@ from ..errors import BundleError, CapacityError, TurnError
 from ..kv_budget import KvBudget
 from ..planner.marginal import Load, SessionCosts
 from ..planner.profile import EngineProfile
-from ..planner.session_plan import Held, KvMemory, plan_session
+from ..planner.session_plan import EXPECTED_ANSWER_TOKENS, Held, KvMemory, plan_session
 from ..protocol import OpenRequest
 from ..session import Segment
 from ..types import ClientReport, Link, SessionPlan
 from ..work import Batch
 from .config import ServerConfig
-
-#: Tokens an answer is expected to have; the weight of the decode phase in the plan.
-EXPECTED_ANSWER_TOKENS: Final = 200
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,16 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from splitllm.bench import capacity
-from splitllm.bench.capacity_profile import measure_server
 from splitllm.bench.simulator_engine import ServerModel
 from splitllm.cli.main import main
-from splitllm.engines.fake import FakeEngine
 from splitllm.errors import UsageError
-from splitllm.types import ModelSpec, Sla
+from splitllm.types import Sla
 
 RESULTS = Path(__file__).parents[3] / "bench/results"
 PROFILE = RESULTS / "capacity-profile.json"
@@ -134,44 +131,20 @@ def test_the_command_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
         (("--save-profile", "x"), "add --bundle"),
         (("--policies", "best"), "policies are"),
         (("--speed", "0"), "speed"),
-        (("--sla-tpot-ms", "-1"), "above 0"),
-        (("--max-sessions", "0"), "1 or more"),
+        (("--sla-tpot-ms", "-1"), "a number above 0"),
+        (("--max-sessions", "0"), "a whole number from 1"),
         (("--rates", "0"), "above 0"),
     ],
 )
 def test_wrong_use_is_said_in_a_line(
     flags: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert main(["bench", "capacity", *QUICK, *flags]) == 2
+    try:
+        code = main(["bench", "capacity", *QUICK, *flags])
+    except SystemExit as error:  # argparse's own refusals
+        code = int(error.code or 0)
+    assert code == 2
     assert message in capsys.readouterr().err
-
-
-def test_an_engine_is_measured_through_its_seam() -> None:
-    """The clock is moved by what runs, so that every figure is known."""
-    spec = ModelSpec("fake", 3, 8, 2, 1, 4, 16, 512, (2,))
-
-    class Timed(FakeEngine):
-        now = 0.0
-
-        def run(self, batch: Any) -> Any:
-            for work in batch.prefill:
-                Timed.now += 0.003 * work.tokens
-            if batch.decode:
-                Timed.now += 3 * (0.002 + 0.001 * len(batch.decode))
-            Timed.now += 0.004 * sum(work.wants_logits for work in batch.works)
-            return super().run(batch)
-
-    engine = Timed(spec, rows=5, capacity=512)
-    model = measure_server(engine, made_by="a test", rounds=2, clock=lambda: Timed.now)
-    profile = model.profile
-    assert (model.blocks, model.hidden_size) == (3, 8)
-    assert profile.decode.rows == (1, 2, 4)
-    assert profile.decode_ms(1, 64) == pytest.approx(3.0)
-    assert profile.decode_ms(4, 256) == pytest.approx(6.0)
-    assert profile.prefill_ms(16, 0) == pytest.approx(16.0)
-    assert profile.head_ms(4) == pytest.approx(16.0)
-    assert profile.kv_block_bytes == spec.kv_bytes_per_token()
-    assert np.isfinite(model.copy_bytes_per_ms)
 
 
 def test_the_promise_is_the_products_own() -> None:

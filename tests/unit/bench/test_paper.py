@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from splitllm.bench import paper
+from splitllm.bench import paper, paper_figures
 from splitllm.bench.paper import POLICIES, Outcome, outcomes
 from splitllm.bench.paper_models import MODELS
 from splitllm.bench.paper_setup import CLIENTS, NETWORKS, SLACK, RequestClass, problem, request_classes
+from splitllm.cli.bench_flags import draw
 from splitllm.cli.main import main
 from splitllm.errors import UsageError
 from splitllm.planner.evaluate import evaluate
@@ -99,8 +100,6 @@ def test_figures_and_tables_come_from_the_same_numbers(
 def test_a_folder_for_figures_that_cannot_be_is_refused(
     committed: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from splitllm.cli import bench_paper
-
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="give --figures a folder"):
-        bench_paper._draw(committed, tmp_path / "file")
+        draw(paper_figures.draw, committed, str(tmp_path / "file"))

@@ -16,7 +16,7 @@ from splitllm.bench.simulator_values import Client, Conversation, Outcome, Polic
 from splitllm.errors import ProblemError, UsageError
 from splitllm.planner.profile import EngineProfile, Grid
 from splitllm.slots import Move
-from splitllm.types import PREFILL_CHUNK, Sla
+from splitllm.types import PREFILL_CHUNK, Link, Sla
 
 BLOCKS = 4
 SLA = Sla(2000, 150)
@@ -34,7 +34,7 @@ def server(**changes: float) -> ServerModel:
 
 
 def client(**changes: float) -> Client:
-    return replace(Client("laptop", 3.0, 6.4, BLOCKS, 10.0, 20.0, 1e12, 1e12), **changes)
+    return replace(Client("laptop", 3.0, 6.4, BLOCKS, Link(10.0, 20.0, 1e12, 1e12)), **changes)
 
 
 def one(*turns: Turn, who: Client | None = None, at: float = 0.0, name: str = "c") -> Conversation:
@@ -86,7 +86,7 @@ def test_two_clients_of_split_zero_share_every_step() -> None:
 
 
 def test_bandwidth_is_paid_once_per_byte_and_in_order() -> None:
-    slow = client(up_bytes_per_ms=1.0, up_ms=0.0, down_ms=0.0, prefill_ms=0.0, decode_ms=0.0)
+    slow = client(link=Link(0.0, 0.0, 1.0, 1e12), prefill_ms=0.0, decode_ms=0.0)
     model = server()
     [record] = simulate(model, [one(Turn(PREFILL_CHUNK, 1), who=slow)], at_split(1, model), max_sessions=4).records
     sent = 32 + (32 + PREFILL_CHUNK * 8 * 2)  # the turn's message, then the chunk as float16
@@ -144,7 +144,7 @@ def test_the_population_is_what_it_says() -> None:
     for name, kind in KINDS.items():
         own = [person for person in people if person.client.kind == name]
         assert len(own) / len(people) == pytest.approx(kind.share, abs=0.03)
-        assert all(kind.rtt_ms[0] <= 2 * person.client.up_ms <= kind.rtt_ms[1] + 1e-9 for person in own)
+        assert all(kind.rtt_ms[0] <= 2 * person.client.link.up_ms <= kind.rtt_ms[1] + 1e-9 for person in own)
     for kinds in (KINDS, WEB_WIDE):
         assert sum(kind.share for kind in kinds.values()) == pytest.approx(1)
 

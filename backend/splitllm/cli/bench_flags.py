@@ -1,0 +1,42 @@
+"""What several benchmarks and plans of the command line have in common: the promise, and figures."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+from ..types import Sla
+from .serve import positive
+
+
+def add_sla(parser: Any) -> None:
+    """Add the two flags of the latency promised; `sla` reads them."""
+    parser.add_argument("--sla-ttft-ms", type=positive, default=Sla().ttft_ms, metavar="X", help="default: %(default)s")
+    parser.add_argument("--sla-tpot-ms", type=positive, default=Sla().tpot_ms, metavar="X", help="default: %(default)s")
+
+
+def sla(args: argparse.Namespace) -> Sla:
+    """The latency promised."""
+    return Sla(args.sla_ttft_ms, args.sla_tpot_ms)
+
+
+def draw(draw_all: Callable[[dict[str, Any], Path], list[Path]], result: dict[str, Any], folder: str | None) -> None:
+    """Draw a result's figures into `folder`, and say where they are; None: none are wanted.
+
+    Raises:
+        UsageError: matplotlib is not installed, or the folder cannot be written.
+    """
+    if folder is None:
+        return
+    try:
+        paths = draw_all(result, Path(folder))
+    except ImportError as error:
+        raise UsageError("figures need matplotlib: install splitllm[bench]") from error
+    except OSError as error:
+        raise UsageError(f"the figures cannot be written ({error.strerror}): give --figures a folder") from error
+    for path in paths:
+        print(f"wrote {path}", file=sys.stderr)
