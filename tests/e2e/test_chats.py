@@ -14,13 +14,16 @@ from splitllm.resources import demo_bundle
 from tests.support import ServerProcess, running_server
 
 from .chats import HOSTILE, LONG_ANSWER, archive, chat, file
-from .conftest import ChatPage, OpenPage
+from .conftest import ANSWER_TIMEOUT_MS, ChatPage, OpenPage
+from .far import far
 
 pytestmark = pytest.mark.browser
 QUESTION = "What is the capital of Japan?"
 OTHER = "What is the capital of France?"
 STORY = "Tell me a story."
 RUNS = "What runs in my browser?"
+#: Seconds from token to token where an answer shall take its time.
+TOKEN_S = 0.03
 
 #: Runs `act` in the page as soon as the last answer has this many characters: no look from outside is quick enough.
 WHEN_LONG = """([length, act]) => {
@@ -34,6 +37,8 @@ WHEN_LONG = """([length, act]) => {
   });
   observer.observe(document.querySelector('#conversation'), { subtree: true, childList: true, characterData: true });
 }"""
+
+UNDER_WAY = ", ".join(f".answer[data-status={status}]" for status in ("waiting", "streaming", "elsewhere"))
 
 
 def listed(page: Page) -> list[str]:
@@ -58,17 +63,24 @@ def test_regenerating_and_editing_keep_every_version(open_page: OpenPage) -> Non
     chat_page.finished(chat_page.articles("Assistant").first)
 
 
-def test_an_answer_goes_on_where_it_was_stopped(page: Page, endless: Bundle) -> None:
-    with running_server(endless.folder) as talker:  # its answers are still growing when they are stopped
+def test_an_answer_goes_on_where_it_was_stopped(page: Page, server: ServerProcess) -> None:
+    with far(server.url) as (proxy, url):  # near by, the answer is over before anybody could stop it
         chat_page = ChatPage(page)
-        page.goto(f"{talker.url}/?backend=none&max_tokens=900")
-        expect(page.get_by_text("Ready", exact=True)).to_be_visible()
+        page.goto(f"{url}/?backend=wasm&split=1")
+        expect(page.get_by_text("Ready", exact=True)).to_be_visible(timeout=60_000)
+        proxy.delay_s = TOKEN_S / 2
         page.evaluate(WHEN_LONG, [20, "stop"])
         answer = chat_page.start(STORY)
         expect(answer).to_have_attribute("data-status", "stopped")
+        expect(answer).to_contain_text("stopped")
         begun = answer.locator(".text").text_content() or ""
         page.get_by_role("button", name="Continue").click()
-        expect(answer.locator(".text")).to_have_text(re.compile(re.escape(begun.rstrip()) + ".{20}", re.DOTALL))
+        expect(answer).not_to_have_attribute("data-status", "stopped")
+        whole = chat_page.finished(answer)
+        assert whole.startswith(begun)
+        assert len(whole) > len(begun)
+        expect(answer).not_to_contain_text("stopped")
+        assert "Tokyo" in chat_page.ask(QUESTION)
         assert chat_page.errors == []
         page.close()
 
@@ -78,7 +90,7 @@ def test_a_reload_in_the_middle_of_an_answer_keeps_what_was_shown(page: Page, en
         chat_page = ChatPage(page)
         page.goto(f"{talker.url}/?backend=none&max_tokens=900")
         expect(page.get_by_text("Ready", exact=True)).to_be_visible()
-        page.evaluate(WHEN_LONG, [200, "reload"])
+        page.evaluate(WHEN_LONG, [20, "reload"])
         chat_page.message.fill(STORY)
         chat_page.send.click()
         page.wait_for_function("() => performance.getEntriesByType('navigation')[0].type === 'reload'")
@@ -184,9 +196,10 @@ def test_two_tabs_with_one_chat_lose_nothing(open_page: OpenPage, tmp_path: Path
     expect(other.articles("You")).to_have_text([QUESTION])
     one.ask(OTHER)
     expect(other.articles("You")).to_have_text([QUESTION, OTHER])
-    one.ask(STORY)
-    expect(other.articles("You")).to_have_text([QUESTION, OTHER, STORY])
-    other.ask(RUNS)
+    one.start(STORY)
+    other.start(RUNS)
+    for page in (one.page, other.page):
+        expect(page.locator(UNDER_WAY)).to_have_count(0, timeout=ANSWER_TIMEOUT_MS)
     one.page.reload()
     expect(one.articles("You").first).to_have_text(QUESTION)
     with one.page.expect_download() as download:
@@ -197,6 +210,29 @@ def test_two_tabs_with_one_chat_lose_nothing(open_page: OpenPage, tmp_path: Path
     assert {turn["question"] for turn in kept["turns"]} == {QUESTION, OTHER, STORY, RUNS}
     assert {turn["answer"]["status"] for turn in kept["turns"]} == {"finished"}
     assert other.errors == []
+
+
+def test_an_answer_of_another_tab_is_said_to_be_and_to_be_cut_short_when_that_tab_goes(
+    page: Page, endless: Bundle
+) -> None:
+    with running_server(endless.folder) as talker, far(talker.url) as (proxy, url):
+        one, other = ChatPage(page), ChatPage(page.context.new_page())
+        page.goto(f"{url}/?backend=wasm&split=1&max_tokens=900")
+        expect(page.get_by_text("Ready", exact=True)).to_be_visible(timeout=60_000)
+        proxy.delay_s = TOKEN_S / 2
+        answer = one.start(STORY)
+        expect(answer).to_have_attribute("data-status", "streaming")
+        other.page.goto(page.url)
+        expect(other.page.get_by_text("Another tab is answering this.")).to_be_visible()
+        there = other.articles("Assistant").locator(".text")
+        begun = there.text_content() or ""
+        expect(there).to_have_text(re.compile(re.escape(begun.rstrip()) + ".{20}", re.DOTALL))
+        expect(other.page.get_by_role("button", name="Continue")).to_be_hidden()
+        page.close()
+        expect(other.articles("Assistant")).to_have_attribute("data-status", "stopped")
+        expect(other.page.get_by_role("button", name="Continue")).to_be_visible()
+        assert one.errors + other.errors == []
+        other.page.close()
 
 
 def test_settings_hold_for_the_next_answer_and_the_next_visit(open_page: OpenPage) -> None:

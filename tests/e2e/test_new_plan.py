@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import queue
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 from playwright.sync_api import Page, expect
 
 from splitllm.resources import demo_bundle
-from tests.e2e.conftest import ChatPage
-from tests.integration.test_reality import Proxy
 from tests.support import running_server
+
+from .conftest import ChatPage
+from .far import far
 
 QUESTION = "Tell me a story."
 #: The promise is many times what a busy machine takes for a token, the delay twice the promise.
@@ -22,27 +17,6 @@ PROMISED_MS, FAR_S = 1500, 1.5
 EXACT = "wire=float32&variant=float32&backend=wasm"
 
 pytestmark = pytest.mark.browser
-
-
-@contextmanager
-def far(url: str) -> Iterator[tuple[Proxy, str]]:
-    """A proxy on a loop of its own thread."""
-    proxy = Proxy(int(url.rsplit(":", 1)[1]))
-    ports: queue.SimpleQueue[int] = queue.SimpleQueue()
-    done = threading.Event()
-
-    async def serve() -> None:
-        async with await asyncio.start_server(proxy.serve, "127.0.0.1", 0) as server:
-            ports.put(server.sockets[0].getsockname()[1])
-            await asyncio.to_thread(done.wait)
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
-    thread.start()
-    try:
-        yield proxy, f"http://127.0.0.1:{ports.get(timeout=10)}"
-    finally:
-        done.set()
-        thread.join(10)
 
 
 def test_a_link_that_worsens_in_an_answer_changes_the_split_and_not_the_text(page: Page) -> None:

@@ -4,8 +4,11 @@
  */
 import type { AnswerStats, FinishReason, SplitState } from '../api';
 
-/** `waiting` until the first text, `stopped` when it was cut short by the person or by closing the page. */
-export type AnswerStatus = 'waiting' | 'streaming' | 'finished' | 'stopped' | 'failed';
+/**
+ * `waiting` until the first text, `stopped` when it was cut short by the person or by closing the page, `elsewhere` while another
+ * tab is answering it.
+ */
+export type AnswerStatus = 'waiting' | 'streaming' | 'elsewhere' | 'finished' | 'stopped' | 'failed';
 
 export interface Answer {
   /** Number of the ask that this page made for it; 0 for an answer that was read from storage. */
@@ -53,6 +56,7 @@ export function emptyAnswer(ask: number): Answer {
   return { ask, status: 'waiting', text: '', finishReason: null, stats: null, earlier: null, split: null, sentence: null };
 }
 
+/** Under way in this tab. */
 export function isOpen(answer: Answer): boolean {
   return answer.status === 'waiting' || answer.status === 'streaming';
 }
@@ -100,7 +104,7 @@ export function withTurn(conversation: Conversation, turn: Turn): Conversation {
 }
 
 /**
- * What another tab, or a file, knows of this conversation. A turn whose answer was asked for here stays as it is here; of the others
+ * What another tab has written of this conversation, `asStored`. A turn whose answer was asked for here stays as it is here; of the others
  * the stored word holds. Where the path ended, it goes on with what was added.
  */
 export function merge(conversation: Conversation, stored: readonly Turn[], title: string | null): Conversation {
@@ -115,10 +119,11 @@ export function merge(conversation: Conversation, stored: readonly Turn[], title
   return { ...merged, leaf: merged.leaf === null ? newestLeaf(merged) : leafBelow(merged, merged.leaf) };
 }
 
-/** An answer that was under way when the page was closed was cut short. */
-export function asStored(turn: Turn): Turn {
+/** A turn as it was read. What was under way when it was written is so in another tab, if that is `answering` it, or was cut short. */
+export function asStored(turn: Turn, answering: ReadonlySet<string>): Turn {
   const { answer } = turn;
-  return { ...turn, answer: { ...answer, ask: 0, status: isOpen(answer) ? 'stopped' : answer.status } };
+  const status = isOpen(answer) ? (answering.has(turn.id) ? 'elsewhere' : 'stopped') : answer.status;
+  return { ...turn, answer: { ...answer, ask: 0, status } };
 }
 
 export function titleOf(title: string | null, firstQuestion: string): string {

@@ -2,10 +2,11 @@
  * The conversations that this browser keeps: opens, names, deletes, exports and imports them, and writes the open one as it grows.
  * Every turn is a record of its own, written only by the page that asked for it; tabs tell each other what they wrote.
  */
-import { asStored, emptyConversation, leafBelow, newestLeaf, titleOf, type Conversation, type Turn } from './conversation';
+import type { Answering } from './answering';
+import { asStored, emptyConversation, isOpen, leafBelow, newestLeaf, titleOf, type Conversation, type Turn } from './conversation';
 import { newId } from './ids';
 import type { ChatDatabase, StoredChat } from './storage/database';
-import { turnOf, turnRecord } from './storage/records';
+import { chatRecord, turnOf, turnRecord, type ChatRecord } from './storage/records';
 import { leaveLastWords, takeLastWords } from './storage/reload';
 import type { Store } from './store';
 
@@ -39,13 +40,24 @@ const SAVE_EVERY_MS = 250;
 const KEPT_AFTER_DELETION_MS = 10 * 60_000;
 const LONGEST_NAME = 200;
 
-export function createLibrary(store: Store, opening: Promise<ChatDatabase | null>, tabs: Tabs, stop: () => void, now: () => number = Date.now): Library {
+export function createLibrary(
+  store: Store,
+  opening: Promise<ChatDatabase | null>,
+  tabs: Tabs,
+  answering: Answering,
+  stop: () => void,
+  now: () => number = Date.now,
+): Library {
   /** Turns as they were last written, or read. */
   let written = new Map<string, Turn>();
   let writtenLeaf: string | null = null;
   let writing: Promise<void> = Promise.resolve();
   let timer: ReturnType<typeof setTimeout> | null = null;
   let failed = false;
+  /** What lets go of the turns that are answered here, by turn. */
+  const held = new Map<string, () => void>();
+  /** The turns of other tabs whose end is waited for. */
+  const awaited = new Set<string>();
   /** Null until it is open, and where there is none. */
   let database: ChatDatabase | null = null;
 
@@ -67,21 +79,27 @@ export function createLibrary(store: Store, opening: Promise<ChatDatabase | null
     const { conversation } = store.state();
     const turns = changedTurns(conversation);
     if (database === null || (turns.length === 0 && conversation.leaf === writtenLeaf)) return;
-    const { id, title, leaf } = conversation;
+    const { id, leaf } = conversation;
     for (const turn of turns) written.set(turn.id, turn);
     writtenLeaf = leaf;
-    const at = now();
-    const createdAt = Math.min(at, ...conversation.turns.map((turn) => turn.createdAt));
-    const firstQuestion = conversation.turns[0]?.question ?? '';
+    for (const turn of turns) if (isOpen(turn.answer) && !held.has(turn.id)) held.set(turn.id, answering.hold(turn.id));
     try {
-      await database.save({ id, title, firstQuestion, createdAt, updatedAt: at, leaf, deletedAt: null }, turns.map((turn) => turnRecord(id, turn)));
+      await database.save(chatRecord(conversation, now()), turns.map((turn) => turnRecord(id, turn)));
       tabs.postMessage(id);
       await list();
     } catch (error) {
       if (failed) return;
       failed = true;
       tell('not_kept', `This browser could not keep your chat (${error instanceof Error ? error.name : 'unknown reason'}); it is here until you close the page. Export it if you need it.`);
+    } finally {
+      // Not before its end is written: who waits for that reads it then.
+      for (const turn of turns) if (!isOpen(turn.answer)) letGo(turn.id);
     }
+  }
+
+  function letGo(turn: string): void {
+    held.get(turn)?.();
+    held.delete(turn);
   }
 
   function flush(): Promise<void> {
@@ -106,18 +124,35 @@ export function createLibrary(store: Store, opening: Promise<ChatDatabase | null
 
   async function refresh(id: string): Promise<void> {
     await opened;
-    const stored = (await database?.read(id)) ?? null;
+    const stored = await read(id);
     if (stored === null || store.state().conversation.id !== id) return;
     if (stored.chat.deletedAt !== null) {
       await leave();
-      offerBack(stored, 'was deleted in another tab');
+      offerBack(stored.chat, 'was deleted in another tab');
       return;
     }
-    const turns = stored.turns.map((turn) => asStored(turnOf(turn)));
-    store.dispatch({ type: 'conversation_merged', id, title: stored.chat.title, turns });
+    store.dispatch({ type: 'conversation_merged', id, title: stored.chat.title, turns: stored.turns });
   }
 
-  function offerBack({ chat: { id, title, firstQuestion } }: StoredChat, what: string): void {
+  /** What is kept of a chat. It is read again when another tab has come to the end of an answer, or has gone. */
+  async function read(id: string): Promise<{ readonly chat: ChatRecord; readonly turns: readonly Turn[] } | null> {
+    // Asked for first: an answer that ends meanwhile is read with its end.
+    const answered = await answering.now();
+    const stored = (await database?.read(id)) ?? null;
+    if (stored === null) return null;
+    const turns = stored.turns.map((record) => asStored(turnOf(record), answered));
+    for (const turn of turns) {
+      if (turn.answer.status !== 'elsewhere' || held.has(turn.id) || awaited.has(turn.id)) continue;
+      awaited.add(turn.id);
+      void answering.over(turn.id).then(() => {
+        awaited.delete(turn.id);
+        return refresh(id);
+      });
+    }
+    return { chat: stored.chat, turns };
+  }
+
+  function offerBack({ id, title, firstQuestion }: ChatRecord, what: string): void {
     const notice = { code: `deleted_${id}`, sentence: `“${titleOf(title, firstQuestion)}” ${what}.`, action: { label: 'Undo', restore: id }, good: true };
     store.dispatch({ type: 'notice_shown', notice });
   }
@@ -142,13 +177,13 @@ export function createLibrary(store: Store, opening: Promise<ChatDatabase | null
     await opened;
     await flush();
     await opened;
-    const stored = (await database?.read(id)) ?? null;
+    const stored = await read(id);
     if (stored?.chat.deletedAt !== null) {
       tell('no_such_chat', 'This chat is not kept in this browser; here is a new one.');
       await leave();
       return;
     }
-    const turns = stored.turns.map((turn) => asStored(turnOf(turn)));
+    const { turns } = stored;
     const { title, leaf } = stored.chat;
     const conversation = { id, title, turns, leaf };
     // A page that was closed in the middle of an answer may have written the turn and no more.
@@ -164,7 +199,7 @@ export function createLibrary(store: Store, opening: Promise<ChatDatabase | null
   const opened = opening.then(async (found) => {
     database = found;
     const words = takeLastWords();
-    if (words !== null) await found?.complete(words).catch(() => undefined);
+    if (words !== null) await found?.complete(words, now() - KEPT_AFTER_DELETION_MS).catch(() => undefined);
     if (found === null) tell('not_kept', 'This browser keeps no data for this page, so your chats are here until you close it. Export those you need.');
     else void found.purge(now() - KEPT_AFTER_DELETION_MS).then(list, list);
   });
@@ -188,7 +223,7 @@ export function createLibrary(store: Store, opening: Promise<ChatDatabase | null
       await database?.change(id, { deletedAt: now() });
       const stored = (await database?.read(id)) ?? null;
       await told(id);
-      if (stored !== null) offerBack(stored, 'was deleted');
+      if (stored !== null) offerBack(stored.chat, 'was deleted');
     },
     async restore(id) {
       store.dispatch({ type: 'notice_dismissed', code: `deleted_${id}` });
@@ -230,7 +265,7 @@ export function createLibrary(store: Store, opening: Promise<ChatDatabase | null
     goingAway() {
       const { conversation, turns } = store.state();
       const last = turns.at(-1);
-      if (last !== undefined && last.answer.ask > 0) leaveLastWords(turnRecord(conversation.id, last));
+      if (last !== undefined && last.answer.ask > 0) leaveLastWords({ chat: chatRecord(conversation, now()), turns: [turnRecord(conversation.id, last)] });
       void flush();
     },
   };
@@ -238,7 +273,5 @@ export function createLibrary(store: Store, opening: Promise<ChatDatabase | null
 
 /** Where nothing is kept, what is on the screen can still be taken away as a file. */
 function unsaved(conversation: Conversation, at: number): StoredChat {
-  const { id, title, turns, leaf } = conversation;
-  const chat = { id, title, firstQuestion: turns[0]?.question ?? '', createdAt: at, updatedAt: at, leaf, deletedAt: null };
-  return { chat, turns: turns.map((turn) => turnRecord(id, turn)) };
+  return { chat: chatRecord(conversation, at), turns: conversation.turns.map((turn) => turnRecord(conversation.id, turn)) };
 }

@@ -1,5 +1,6 @@
 /** The page's beginning: builds store, engine, library and views, and draws at most once a frame. */
 import type { Diagnostics } from '../api';
+import { answeringByLocks } from './answering';
 import { createChat } from './chat';
 import { addressedChat, followAddress } from './address';
 import { startEngine } from './engine';
@@ -33,7 +34,7 @@ const { options, settings, notices } = parseParameters(location.search, location
 const store = createStore(initialState(settings, newId(), addressedChat() !== null));
 // The engine starts first: it connects while the browser opens what it keeps.
 const chat = createChat(store, options, startEngine);
-const library = createLibrary(store, ChatDatabase.open().catch(() => null), new BroadcastChannel('splitllm-chats'), () => {
+const library = createLibrary(store, ChatDatabase.open().catch(() => null), new BroadcastChannel('splitllm-chats'), answeringByLocks(navigator.locks), () => {
   chat.stop();
 });
 

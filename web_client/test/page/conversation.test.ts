@@ -60,10 +60,11 @@ describe('two tabs', () => {
   });
 });
 
-it('an answer that was under way when the page was closed is one that was cut short', () => {
+it('an answer that was under way when it was written is so in another tab, or was cut short', () => {
   const open = { ...turn('a', null, 3), answer: { ...emptyAnswer(3), status: 'streaming' as const, text: 'Half' } };
-  expect(asStored(open).answer).toMatchObject({ ask: 0, status: 'stopped', text: 'Half' });
-  expect(asStored(turn('b', null)).answer.status).toBe('finished');
+  expect(asStored(open, new Set(['b'])).answer).toMatchObject({ ask: 0, status: 'stopped', text: 'Half' });
+  expect(asStored(open, new Set(['a'])).answer).toMatchObject({ ask: 0, status: 'elsewhere', text: 'Half' });
+  expect(asStored(turn('b', null), new Set(['b'])).answer.status).toBe('finished');
 });
 
 it('a title is the name that was given, or the first question, on one line', () => {

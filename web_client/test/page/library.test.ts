@@ -1,10 +1,12 @@
 import 'fake-indexeddb/auto';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import type { Answering } from '../../src/page/answering';
 import { createLibrary, type Library, type Tabs } from '../../src/page/library';
 import { DEFAULT_SETTINGS } from '../../src/page/settings';
 import { initialState, type State } from '../../src/page/state';
-import { ChatDatabase } from '../../src/page/storage/database';
+import { ChatDatabase, type StoredChat } from '../../src/page/storage/database';
 import { createStore, type Store } from '../../src/page/store';
+import { turnRecord } from '../../src/page/storage/records';
 import { finished, text } from './fixtures';
 import { HOSTILE } from './hostile';
 
@@ -27,23 +29,58 @@ class Channel {
   }
 }
 
+/** What Web Locks do, within one page: a tab that has gone lets go of everything. */
+class Locks {
+  private readonly held = new Map<string, { readonly done: Promise<void>; readonly release: () => void; readonly tab: string }>();
+
+  of(tab: string): Answering {
+    return {
+      hold: (turn) => {
+        let release = (): void => undefined;
+        const done = new Promise<void>((resolve) => {
+          release = () => {
+            this.held.delete(turn);
+            resolve();
+          };
+        });
+        this.held.set(turn, { done, release, tab });
+        return release;
+      },
+      now: () => Promise.resolve(new Set(this.held.keys())),
+      over: (turn) => this.held.get(turn)?.done ?? Promise.resolve(),
+    };
+  }
+
+  gone(tab: string): void {
+    for (const lock of [...this.held.values()]) if (lock.tab === tab) lock.release();
+  }
+}
+
 let number = 0;
 let channel: Channel;
+let locks: Locks;
 const open: ChatDatabase[] = [];
 const id = (): string => (number += 1).toString(16).padStart(32, '0');
 
 beforeEach(() => {
   number += 1000;
   channel = new Channel();
+  locks = new Locks();
 });
 afterEach(() => {
   for (const database of open.splice(0)) database.close();
 });
 
 interface Tab {
+  /** Of the database. */
+  readonly name: string;
   readonly store: Store;
   readonly library: Library;
   readonly state: () => State;
+  /** A question that is being answered. */
+  readonly ask: (question: string, begun?: string) => Promise<string>;
+  /** As when it is closed, or crashes. */
+  readonly vanish: () => void;
   /** A question and its whole answer. */
   readonly say: (question: string, answer: string) => Promise<string>;
 }
@@ -52,20 +89,30 @@ async function tab(name: string, keeps = true): Promise<Tab> {
   const store = createStore(initialState(DEFAULT_SETTINGS, id()));
   const database = keeps ? await ChatDatabase.open(name) : null;
   if (database !== null) open.push(database);
-  const library = createLibrary(store, Promise.resolve(database), channel.end(), () => {
+  const me = id();
+  const library = createLibrary(store, Promise.resolve(database), channel.end(), locks.of(me), () => {
     store.dispatch({ type: 'stop_pressed' });
   });
   await library.refreshList();
   const state = (): State => store.state();
-  const say = async (question: string, answer: string): Promise<string> => {
-    const ask = state().lastAsk + 1;
+  const ask = async (question: string, begun = ''): Promise<string> => {
+    const number = state().lastAsk + 1;
     const turn = id();
-    store.dispatch({ type: 'asked', ask, id: turn, at: ask, parent: state().conversation.leaf, question });
-    store.dispatch(finished(ask, answer));
+    store.dispatch({ type: 'asked', ask: number, id: turn, at: number, parent: state().conversation.leaf, question });
+    if (begun !== '') store.dispatch(text(number, begun));
     await library.flush();
     return turn;
   };
-  return { store, library, state, say };
+  const say = async (question: string, answer: string): Promise<string> => {
+    const turn = await ask(question);
+    store.dispatch(finished(state().lastAsk, answer));
+    await library.flush();
+    return turn;
+  };
+  const vanish = (): void => {
+    locks.gone(me);
+  };
+  return { name, store, library, state, ask, say, vanish };
 }
 
 const shown = (state: State): string => state.turns.map(({ question, answer }) => `${question} ${answer.text}`).join(' | ');
@@ -83,12 +130,11 @@ describe('a conversation', () => {
     expect(after.state().turns.every(({ answer }) => answer.ask === 0)).toBe(true);
   });
 
-  it('keeps what was shown of an answer that was under way', async () => {
+  it('keeps what was shown of an answer that was under way when its page was closed', async () => {
     const name = id();
     const before = await tab(name);
-    before.store.dispatch({ type: 'asked', ask: 1, id: id(), at: 1, parent: null, question: 'One?' });
-    before.store.dispatch(text(1, 'Half'));
-    await before.library.flush();
+    await before.ask('One?', 'Half');
+    before.vanish();
     const after = await tab(name);
     await after.library.open(before.state().conversation.id);
     expect(after.state().turns[0]?.answer).toMatchObject({ status: 'stopped', text: 'Half' });
@@ -106,21 +152,88 @@ describe('a conversation', () => {
     expect(shown(after.state())).toBe('One? First. | Two? Second.');
   });
 
-  it('takes what a page had no time to write, and nothing older', async () => {
-    const name = id();
-    const before = await tab(name);
-    const turn = await before.say('One?', 'First and more.');
-    const { id: chat } = before.state().conversation;
-    const database = open.at(-1);
-    const record = (await database?.read(chat))?.turns[0];
-    if (record === undefined) throw new Error('not written');
-    await database?.complete({ ...record, answer: { ...record.answer, text: 'First' } });
-    await database?.complete({ ...record, id: id(), answer: { ...record.answer, text: 'Of a turn that is gone' } });
-    expect((await database?.read(chat))?.turns.map(({ answer }) => answer.text)).toEqual(['First and more.']);
-    await database?.complete({ ...record, answer: { ...record.answer, text: 'First and more. And more.' } });
-    const after = await tab(name);
-    await after.library.open(chat);
-    expect(after.state().turns[0]).toMatchObject({ id: turn, answer: { text: 'First and more. And more.' } });
+  describe('takes what a page had no time to write', () => {
+    async function left(): Promise<{ database: ChatDatabase; words: (text: string, turn?: string) => StoredChat; turn: string; chat: string; name: string }> {
+      const name = id();
+      const before = await tab(name);
+      const turn = await before.say('One?', 'First and more.');
+      const database = open.at(-1);
+      const { id: chat } = before.state().conversation;
+      const record = (await database?.read(chat)) ?? null;
+      const [known] = before.state().turns;
+      if (database === undefined || record === null || known === undefined) throw new Error('not written');
+      const words = (text: string, name = turn): StoredChat => ({
+        chat: { ...record.chat, leaf: name, updatedAt: record.chat.updatedAt + 1 },
+        turns: [turnRecord(chat, { ...known, id: name, createdAt: known.createdAt + 1, answer: { ...known.answer, text } })],
+      });
+      return { database, words, turn, chat, name };
+    }
+
+    const texts = async (database: ChatDatabase, chat: string): Promise<readonly string[] | undefined> =>
+      (await database.read(chat))?.turns.map(({ answer }) => answer.text).sort();
+
+    it('more of an answer, and nothing older', async () => {
+      const { database, words, turn, chat, name } = await left();
+      await database.complete(words('First'), 0);
+      expect(await texts(database, chat)).toEqual(['First and more.']);
+      await database.complete(words('First and more. And more.'), 0);
+      const after = await tab(name);
+      await after.library.open(chat);
+      expect(after.state().turns[0]).toMatchObject({ id: turn, answer: { text: 'First and more. And more.' } });
+    });
+
+    it('a question that was not written at all, and shows it', async () => {
+      const { database, words, turn, chat, name } = await left();
+      const version = id();
+      await database.complete(words('', version), 0);
+      const after = await tab(name);
+      await after.library.open(chat);
+      expect(after.state().conversation.turns.map((each) => each.id).sort()).toEqual([turn, version].sort());
+      expect(after.state().turns.map((each) => each.id)).toEqual([version]);
+    });
+
+    it('but nothing of a chat that was deleted meanwhile', async () => {
+      const { database, words, chat } = await left();
+      await database.change(chat, { deletedAt: 5 });
+      await database.complete(words('First and more. And more.'), 0);
+      await database.complete(words('Of a turn that is gone', id()), 0);
+      expect(await texts(database, chat)).toEqual(['First and more.']);
+      expect(await database.list()).toEqual([]);
+    });
+
+    it('and of a chat that is not there the words of a page that has just gone: older ones were deleted', async () => {
+      const { database, words, chat } = await left();
+      await database.change(chat, { deletedAt: 5 });
+      await database.purge(6);
+      const last = words('First and more. And more.');
+      await database.complete(last, last.chat.updatedAt + 1);
+      expect(await database.read(chat)).toBeNull();
+      await database.complete(last, last.chat.updatedAt);
+      expect(await texts(database, chat)).toEqual(['First and more. And more.']);
+    });
+
+    it('a first question on a page that is reloaded before anything is written', async () => {
+      const kept = new Map<string, string>();
+      vi.stubGlobal('sessionStorage', {
+        getItem: (key: string) => kept.get(key) ?? null,
+        setItem: (key: string, value: string) => kept.set(key, value),
+        removeItem: (key: string) => kept.delete(key),
+      });
+      try {
+        const store = createStore(initialState(DEFAULT_SETTINGS, id()));
+        // It is opened too late for this page.
+        const library = createLibrary(store, new Promise(() => undefined), channel.end(), locks.of(id()), () => undefined);
+        store.dispatch({ type: 'asked', ask: 1, id: id(), at: 1, parent: null, question: 'One?' });
+        library.goingAway();
+        const after = await tab(id());
+        expect(after.state().chats.map(({ title }) => title)).toEqual(['One?']);
+        await after.library.open(store.state().conversation.id);
+        expect(after.state().turns[0]?.answer.status).toBe('stopped');
+        expect(kept.size).toBe(0);
+      } finally {
+        vi.unstubAllGlobals();
+      }
+    });
   });
 
   it('is written as it grows, without being told to', async () => {
@@ -207,6 +320,41 @@ describe('two tabs with one conversation', () => {
       });
     }
     expect(shown(one.state())).toBe('One? First. | Here? Here.');
+  });
+
+  it('say that the other is answering, until it has done so', async () => {
+    const [one, other] = await two();
+    const turn = await one.ask('Two?');
+    await vi.waitFor(() => {
+      expect(other.state().turns[1]?.answer).toMatchObject({ status: 'elsewhere', text: '' });
+    });
+    one.store.dispatch(text(one.state().lastAsk, 'Sec'));
+    await one.library.flush();
+    await vi.waitFor(() => {
+      expect(other.state().turns[1]?.answer).toMatchObject({ status: 'elsewhere', text: 'Sec' });
+    });
+    const third = await tab(one.name);
+    await third.library.open(one.state().conversation.id);
+    expect(third.state().turns[1]?.answer.status).toBe('elsewhere');
+    one.store.dispatch(finished(one.state().lastAsk, 'Second.'));
+    await one.library.flush();
+    for (const { state } of [other, third]) {
+      await vi.waitFor(() => {
+        expect(state().turns[1]).toMatchObject({ id: turn, answer: { status: 'finished', text: 'Second.' } });
+      });
+    }
+  });
+
+  it('say that an answer was cut short when the other has gone without a word', async () => {
+    const [one, other] = await two();
+    await one.ask('Two?', 'Sec');
+    await vi.waitFor(() => {
+      expect(other.state().turns[1]?.answer.status).toBe('elsewhere');
+    });
+    one.vanish();
+    await vi.waitFor(() => {
+      expect(other.state().turns[1]?.answer).toMatchObject({ status: 'stopped', text: 'Sec' });
+    });
   });
 
   it('do not go on with one that the other has deleted, and can have it back', async () => {

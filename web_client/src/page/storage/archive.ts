@@ -10,6 +10,8 @@ const FORMAT = 'splitllm-chats';
 const VERSION = 1;
 /** Characters; far beyond what a person types in a life. */
 const LONGEST_FILE = 100_000_000;
+/** An answer that is under way goes into the file as far as it has come. */
+const NOBODY: ReadonlySet<string> = new Set();
 
 interface ArchivedTurn extends Omit<TurnRecord, 'chat' | 'answer'> {
   readonly answer: Omit<TurnRecord['answer'], 'split'>;
@@ -58,7 +60,7 @@ function archived({ chat, turns }: StoredChat): ArchivedChat {
     updatedAt,
     leaf,
     turns: parentsFirst(turns).map((record) => {
-      const turn = asStored(turnOf(record));
+      const turn = asStored(turnOf(record), NOBODY);
       const { status, text, finishReason, stats, sentence } = turn.answer;
       return { id: turn.id, parent: turn.parent, createdAt: turn.createdAt, question: turn.question, answer: { status, text, finishReason, stats, sentence } };
     }),

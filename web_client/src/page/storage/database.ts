@@ -62,11 +62,21 @@ export class ChatDatabase {
     await transaction.done;
   }
 
-  /** Writes a turn that knows more than its record: what a page had no time to write. */
-  async complete(turn: TurnRecord): Promise<void> {
-    const transaction = this.database.transaction('turns', 'readwrite');
-    const known = await transaction.store.get(turn.id);
-    if (known !== undefined && known.answer.text.length < turn.answer.text.length) await transaction.store.put(turn);
+  /**
+   * Writes what a page had no time to write: a turn that is missing or knows less, and the record. What was deleted stays so: a
+   * chat that is not here any more is written only when the page left after `purged`, in milliseconds since 1970.
+   */
+  async complete({ chat, turns }: StoredChat, purged: number): Promise<void> {
+    const transaction = this.database.transaction(['chats', 'turns'], 'readwrite');
+    const [chats, stored] = [transaction.objectStore('chats'), transaction.objectStore('turns')];
+    const known = await chats.get(chat.id);
+    if (known === undefined ? chat.updatedAt < purged : known.deletedAt !== null) return;
+    const { leaf, updatedAt } = chat;
+    if (known === undefined || known.updatedAt < updatedAt) await chats.put(known === undefined ? chat : { ...known, leaf, updatedAt });
+    for (const turn of turns) {
+      const before = await stored.get(turn.id);
+      if (before === undefined || before.answer.text.length < turn.answer.text.length) await stored.put(turn);
+    }
     await transaction.done;
   }
 

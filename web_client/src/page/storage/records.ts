@@ -1,5 +1,5 @@
 /** What is kept of a conversation: one record for it, and one for each turn, so that two tabs never write the same one. */
-import type { Answer, Turn } from '../conversation';
+import type { Answer, Conversation, Turn } from '../conversation';
 
 export interface ChatRecord {
   readonly id: string;
@@ -20,6 +20,12 @@ export interface TurnRecord {
   readonly createdAt: number;
   readonly question: string;
   readonly answer: Omit<Answer, 'ask' | 'earlier'>;
+}
+
+/** The record of a conversation that is written at `now`, in milliseconds since 1970. */
+export function chatRecord({ id, title, turns, leaf }: Conversation, now: number): ChatRecord {
+  const createdAt = Math.min(now, ...turns.map((turn) => turn.createdAt));
+  return { id, title, firstQuestion: turns[0]?.question ?? '', createdAt, updatedAt: now, leaf, deletedAt: null };
 }
 
 export function turnRecord(chat: string, { id, parent, createdAt, question, answer }: Turn): TurnRecord {

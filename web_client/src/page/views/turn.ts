@@ -52,15 +52,15 @@ export function createTurnView(turn: Turn, chat: Chat): TurnView {
     retry.hidden = !(isLast && (failed || (cut && answer.text === '')));
     again.hidden = !retry.hidden;
     if (answer === shown) return;
-    const open = isOpen(answer);
-    const wasOpen = shown === null || isOpen(shown);
+    const growing = isGrowing(answer);
+    const wasGrowing = shown === null || isGrowing(shown);
     // An answer that was read from storage was spoken when it was given.
     const fresh = answer.ask > 0;
     shown = answer;
 
     article.dataset.status = answer.status;
     dots.hidden = answer.status !== 'waiting';
-    if (open) {
+    if (growing) {
       // Words that trickle in would be read out one by one; the whole answer is spoken when it is complete.
       article.setAttribute('aria-busy', 'true');
       text.setAttribute('aria-live', 'off');
@@ -69,16 +69,16 @@ export function createTurnView(turn: Turn, chat: Chat): TurnView {
       article.removeAttribute('aria-busy');
       text.removeAttribute('aria-live');
       markdown.update(answer.text, true);
-      if (wasOpen && fresh) speakWhole(text);
+      if (wasGrowing && fresh) speakWhole(text);
     }
     text.hidden = answer.text === '';
-    show(remark, open || failed || answer.text !== '' ? '' : emptyRemark(answer));
+    show(remark, remarkOn(answer));
     show(failure, answer.sentence ?? '');
-    const parts = open || failed ? [] : answerFigures(answer);
+    const parts = growing || failed ? [] : answerFigures(answer);
     figures.replaceChildren(...separated(parts));
     figures.hidden = parts.length === 0;
-    copy.hidden = open || answer.text === '' || !canCopy();
-    foot.hidden = open;
+    copy.hidden = growing || answer.text === '' || !canCopy();
+    foot.hidden = isOpen(answer);
   }
 
   return { articles: [createQuestion(turn, chat), article], update };
@@ -91,8 +91,15 @@ function speakWhole(node: HTMLElement): void {
   });
 }
 
-function emptyRemark(answer: Answer): string {
-  return answer.status === 'stopped' ? 'Stopped before the first word.' : 'The model ended its answer without a word.';
+function isGrowing(answer: Answer): boolean {
+  return isOpen(answer) || answer.status === 'elsewhere';
+}
+
+function remarkOn({ status, text }: Answer): string {
+  if (status === 'elsewhere') return 'Another tab is answering this.';
+  if (text !== '') return '';
+  if (status === 'stopped') return 'Stopped before the first word.';
+  return status === 'finished' ? 'The model ended its answer without a word.' : '';
 }
 
 function show(node: HTMLElement, text: string): void {
