@@ -187,7 +187,6 @@ def _attention(
     *,
     scaling: float | None = None,
     softcap: float | None = None,
-    sliding_window: int | None = None,
     is_causal: bool | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
@@ -200,7 +199,8 @@ def _attention(
             raise ExportError(f"{type(module).__name__} gives its attention {what}; not supported yet")
     if not (getattr(module, "is_causal", True) if is_causal is None else is_causal):
         raise ExportError(f"{type(module).__name__} looks at later tokens too; only causal decoders can be split")
-    window = sliding_window if sliding_window is not None else getattr(module, "sliding_window", None)
+    # A model that says "no window" means it, whatever its other layers have; one that says nothing has it in its mask.
+    window = others["sliding_window"] if "sliding_window" in others else getattr(module, "sliding_window", None)
     return _attend(step, query, key, value, scaling, softcap, window), None
 
 

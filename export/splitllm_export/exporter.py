@@ -198,7 +198,7 @@ def _check_options(out: Path, asked: Options) -> None:
 
 def _context(config: Any, max_context: int | None) -> int:
     most = getattr(config, "max_position_embeddings", None)
-    if not isinstance(most, int):
+    if not isinstance(most, int) or most < 1:
         raise ExportError(f"{config.model_type} models state no number of positions; not supported yet")
     context = min(most, DEFAULT_MAX_CONTEXT) if max_context is None else max_context
     if context > most:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from onnx import GraphProto, NodeProto, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
 
+from .shapes import Knowledge, learn
 from .simplify import NORMS, attribute, consumers, drop_dead_code, producers, set_node
 
 _MICROSOFT: Final = "com.microsoft"
@@ -24,10 +25,10 @@ def fuse_norms(graph: GraphProto) -> None:
         drop_dead_code(graph)
 
 
-def fuse_sums(graph: GraphProto) -> None:
+def fuse_sums(model: ModelProto) -> None:
     """Fuse residual sums with the norms that follow them."""
-    _sums_before_norms(graph)
-    drop_dead_code(graph)
+    _sums_before_norms(model.graph, learn(model))
+    drop_dead_code(model.graph)
 
 
 def _scalars(graph: GraphProto) -> dict[str, float]:
@@ -104,7 +105,7 @@ def _centred_norms(graph: GraphProto) -> None:
             set_node(node, "LayerNormalization", inputs, axis=-1, epsilon=epsilon, stash_type=1)
 
 
-def _sums_before_norms(graph: GraphProto) -> None:
+def _sums_before_norms(graph: GraphProto, known: Knowledge) -> None:
     """norm(a + b), the sum being a residual that is needed too, -> one node with both outputs."""
     made_by, position = producers(graph), {node.output[0]: i for i, node in enumerate(graph.node)}
     outputs = {value.name for value in graph.output}
@@ -115,7 +116,7 @@ def _sums_before_norms(graph: GraphProto) -> None:
             continue
         place = position[norm.output[0]]
         between = [n for n in graph.node if add.output[0] in n.input and position[n.output[0]] < place]
-        if between or attribute(norm, "axis", -1) != -1 or not _are_states(graph, made_by, add):
+        if between or attribute(norm, "axis", -1) != -1 or not _are_states(known, add):
             continue
         epsilon, total = attribute(norm, "epsilon"), add.output[0]
         inputs = [*add.input, *norm.input[1:]]
@@ -124,8 +125,7 @@ def _sums_before_norms(graph: GraphProto) -> None:
         norm.output.extend(["", "", total])
 
 
-def _are_states(graph: GraphProto, made_by: dict[str, NodeProto], add: NodeProto) -> bool:
-    """Whether both terms are states of one shape, not one that is spread over the other: residuals are."""
-    names = {value.name for value in graph.input}
-    kinds = ("MatMul", "Add", "Mul", *NORMS, *(f"Skip{kind}" for kind in NORMS))
-    return all(name in names or made_by[name].op_type in kinds for name in add.input)
+def _are_states(known: Knowledge, add: NodeProto) -> bool:
+    """Whether both terms are states [batch, rows, hidden], as residuals are: the kernel spreads none over the other."""
+    first, second = (known.shapes.get(name, ()) for name in add.input)
+    return len(first) == 3 and first == second and None not in first

@@ -83,7 +83,7 @@ def _finish(part: Part, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.Va
     simplify(model)
     fuse_norms(graph)
     simplify(model)
-    fuse_sums(graph)
+    fuse_sums(model)
     _keep_softcaps_off_webgpu(graph)
     used = {name for node in graph.node for name in node.input} | set(BLOCK_INPUTS)
     for value in [value for value in graph.input if value.name not in used]:

@@ -244,7 +244,7 @@ def _entry(decoder: Decoder) -> Callable[[torch.Tensor], torch.Tensor]:
     """A function from token ids [1, n] to what the first layer receives for them, [1, n, hidden]."""
 
     base = cut(decoder, None)
-    base.config.num_hidden_layers = 1
+    base.config = config_of_layers(decoder.model.config, [0])
     replace(base, decoder.layers_path, nn.ModuleList([_Take(decoder.layers[0])]))
     tables: Mapping[str, torch.Tensor] = rotary_tables(decoder)
 

@@ -28,6 +28,7 @@ from . import layout
 from .decoder import find_parts
 from .gate import Figures, check_numbers
 from .parts import write_parts
+from .quiet import first_line
 from .reference import reference_of
 from .source import Texts
 
@@ -52,9 +53,19 @@ def check_family(config: Any, context: int, *, trust_remote_code: bool = False) 
             raise ExportError(
                 f"{config.model_type}: the config states no {name}; not a decoder that can be split by blocks"
             )
-    small = reduced(config)
-    key = json.dumps(small.to_diff_dict() | {"class": type(config).__name__}, sort_keys=True, default=str)
+    try:
+        small = reduced(config)
+        key = json.dumps(small.to_diff_dict() | {"class": type(config).__name__}, sort_keys=True, default=str)
+    except Exception as error:  # whatever a foreign config raises when it is changed or read
+        raise _no_small_model(config, error) from error
     return _checked(_Config(small, key), min(context, _CONTEXT), trust_remote_code).as_manifest()
+
+
+def _no_small_model(config: Any, error: Exception) -> ExportError:
+    return ExportError(
+        f"{config.model_type} models cannot be tried out at a small size "
+        f"({type(error).__name__}: {first_line(error)[:120]}); not supported yet"
+    )
 
 
 class _Config:
@@ -76,10 +87,7 @@ def _checked(small: _Config, context: int, trust_remote_code: bool) -> Figures:
     try:
         model = random_model(small.config, trust_remote_code=trust_remote_code)
     except Exception as error:  # whatever a foreign class raises about a config that it does not expect
-        raise ExportError(
-            f"{kind} models cannot be tried out at a small size ({type(error).__name__}: {str(error)[:120]}); "
-            "not supported yet"
-        ) from error
+        raise _no_small_model(small.config, error) from error
     with tempfile.TemporaryDirectory(prefix="splitllm-probe-") as folder:
         try:
             return _export_and_gate(model, kind, context, Path(folder))
@@ -87,7 +95,8 @@ def _checked(small: _Config, context: int, trust_remote_code: bool) -> Figures:
             raise ExportError(f"{kind}: {error.message}", code=error.code) from error
         except Exception as error:  # a family that breaks the exporter in a way of its own
             raise ExportError(
-                f"{kind} models do not fit the exporter ({type(error).__name__}: {str(error)[:120]}); not supported yet"
+                f"{kind} models do not fit the exporter ({type(error).__name__}: {first_line(error)[:120]}); "
+                "not supported yet"
             ) from error
 
 

@@ -120,6 +120,8 @@ FAMILIES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     ),
     "Cohere Command-R": ("cohere", {"logit_scale": 0.0625, "tie_word_embeddings": True}),
     "Cohere Command-R+": ("cohere", {"logit_scale": 0.8333, "use_qk_norm": True, "tie_word_embeddings": True}),
+    "EXAONE 4": ("exaone4", {"sliding_window": 12, "layer_types": _PATTERN}),
+    "Hunyuan": ("hunyuan_v1_dense", {"head_dim": 32, "tie_word_embeddings": True}),
     "Qwen3-MoE": (
         "qwen3_moe",
         {

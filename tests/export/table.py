@@ -88,12 +88,16 @@ def rows() -> Iterator[str]:
         yield f"| {' | '.join(cells)} |\n"
 
 
+def put(begin: str, text: str, end: str) -> None:
+    """Write the page anew with `text` between two of its marks."""
+    page = PAGE.read_text("utf-8")
+    before, rest = page.split(begin)
+    PAGE.write_text(before + begin + text + end + rest.split(end)[1], "utf-8")
+
+
 def main() -> None:
     """Put the table between its two marks."""
-    text = PAGE.read_text("utf-8")
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    PAGE.write_text(before + BEGIN + HEADER + "".join(rows()) + END + after, "utf-8")
+    put(BEGIN, HEADER + "".join(rows()), END)
 
 
 if __name__ == "__main__":
