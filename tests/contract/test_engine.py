@@ -5,16 +5,18 @@ from __future__ import annotations
 import mmap
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
 
 from splitllm.bundle import Bundle
 from splitllm.engines.base import Engine
 from splitllm.engines.fake import FakeEngine
 from splitllm.engines.memory import HostKvRows
-from splitllm.engines.onnx import OnnxBlocks, OnnxEngine, resolve_device
+from splitllm.engines.onnx import Choice, OnnxBlocks, OnnxEngine, choose, resolve_device
 from splitllm.engines.onnx.runtime import DeviceMemory
 from splitllm.errors import BundleError, MachineError, SplitLLMError
 from splitllm.slots import Move
@@ -26,13 +28,15 @@ ROWS, CAPACITY = 12, 96
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 
 
-@pytest.fixture(params=["fake", "onnx", "onnx with device memory", "cuda"])
+@pytest.fixture(params=["fake", "onnx", "onnx in int4", "onnx with device memory", "cuda"])
 def engine(request: pytest.FixtureRequest, bundle: Bundle) -> Iterator[Engine]:
     made: Engine
     if request.param == "fake":
         made = FakeEngine(bundle.spec, ROWS, CAPACITY)
     elif request.param == "onnx":
         made = OnnxEngine(bundle, rows=ROWS, capacity=CAPACITY, threads=2, device="cpu")
+    elif request.param == "onnx in int4":
+        made = OnnxEngine(bundle, rows=ROWS, capacity=CAPACITY, threads=2, device="cpu", variant="int4")
     elif request.param == "onnx with device memory":  # all that runs on a card, but for the card
         made = OnnxEngine(
             bundle, rows=ROWS, capacity=CAPACITY, threads=2, device="cpu", memory=DeviceMemory(device="cpu")
@@ -192,6 +196,57 @@ def test_a_device_by_name_is_that_device_or_a_refusal_that_says_what_to_do(varia
     else:
         with pytest.raises((MachineError, BundleError), match=r"--device cpu|--server-dtype float16"):
             resolve_device("cuda", variants)
+
+
+def _for_servers(bundle: Bundle, blocks: str, head: str, **heads: str) -> Bundle:
+    """The bundle as if it had float16 blocks, these heads (and activations), and were exported for such servers."""
+    m = bundle.manifest
+    made = {
+        name: replace(m.head["float32"], activations=kind) for name, kind in {"float32": "float32", **heads}.items()
+    }
+    every = tuple({**block, "float16": replace(block["float32"], activations="float16")} for block in m.blocks)
+    return replace(bundle, manifest=replace(m, server=(blocks, head), head=made, blocks=every))
+
+
+def test_a_server_runs_what_the_manifest_says_and_what_its_operator_says(bundle: Bundle) -> None:
+    assert choose(bundle, "cpu") == Choice("cpu", "float32", "float32")
+    assert choose(bundle, "cpu", "int4") == Choice("cpu", "int4", "float32")
+    int4 = _for_servers(bundle, "int4", "int8", int8="float32")
+    assert choose(int4, "cpu") == Choice("cpu", "int4", "int8")
+    assert choose(int4, "cpu", "float32") == Choice("cpu", "float32", "float32")
+    with pytest.raises(BundleError, match="no variant 'int8'; there is: float32, int4"):
+        choose(bundle, "cpu", "int8")
+    with pytest.raises(BundleError, match="int4 blocks have float32; give --variant float16, or --device cpu"):
+        choose(bundle, "cuda", "int4")
+
+
+def test_a_cpu_runs_float16_only_where_it_is_asked_to_and_says_what_that_costs(bundle: Bundle) -> None:
+    card = _for_servers(bundle, "float16", "float16", float16="float16")
+    found = choose(card, "cpu")
+    assert (found.blocks, found.head) == ("float32", "float32")
+    assert "--variant float16" in found.note
+    found = choose(card, "cpu", "float16")
+    assert (found.blocks, found.head) == ("float16", "float16")
+    assert "slower" in found.note
+    with pytest.raises(BundleError, match="no head for float16 blocks; export it with `--server-dtype float16`"):
+        choose(_for_servers(bundle, "float32", "float32"), "cpu", "float16")
+
+
+def test_a_server_in_int4_answers_like_float32_as_often_as_the_manifest_says(bundle: Bundle) -> None:
+    text = (
+        "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\nThe capital of France is "
+    )
+    tokens = np.array(Tokenizer.from_file(str(bundle.tokenizer_path)).encode(text * 3).ids[: CAPACITY - 1], np.int32)
+    logits = {}
+    for variant in ("float32", "int4"):
+        engine = OnnxEngine(bundle, rows=2, capacity=CAPACITY, threads=2, device="cpu", variant=variant)
+        prefill(engine, 0, tokens[:4])
+        logits[variant] = np.array([decode(engine, (0, at, int(tokens[at])))[0] for at in range(4, len(tokens))])
+        engine.close()
+    same = logits["float32"].argmax(-1) == logits["int4"].argmax(-1)
+    stated = float(bundle.manifest.variants["int4"]["top1_agreement"])
+    assert not np.array_equal(logits["float32"], logits["int4"])
+    assert same.mean() >= stated - 3 * (stated * (1 - stated) / len(same)) ** 0.5  # three deviations of so many draws
 
 
 def test_rows_that_are_run_along_or_apart_compute_the_same(bundle: Bundle) -> None:

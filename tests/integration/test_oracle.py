@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from splitllm.bundle import Bundle
 from splitllm.client.conversation import Answer, Conversation
 from splitllm.types import SamplingParams
 from tests.oracle import MAX_TOKENS, PROMPTS
-from tests.support import ServerProcess
+from tests.support import ServerProcess, running_server
 
 BLOCKS = 8
 
@@ -24,6 +25,17 @@ async def greedy(server: str, cache: Path, prompt: str, **options: Any) -> Answe
     finally:
         await conversation.close()
     raise AssertionError("no answer")
+
+
+async def test_a_server_in_int4_gives_a_client_in_int4_the_same_text_at_every_split(
+    bundle: Bundle, cache: Path
+) -> None:
+    with running_server(bundle.folder, "--variant", "int4", "--no-profile-cache") as server:
+        assert "int4 on cpu, head float32" in "".join(server.output)
+        for prompt in PROMPTS[:3]:
+            options = {"variant": "int4", "wire": "float32"}
+            texts = {(await greedy(server.url, cache, prompt, split=k, **options)).text for k in (0, 1, 4, 7, BLOCKS)}
+            assert len(texts) == 1, prompt
 
 
 def test_there_are_ten_different_prompts() -> None:

@@ -35,10 +35,14 @@ _GAPS_S: Final = 5.0
 Progress = Callable[[str], None]
 
 
-def measure(bundle: Bundle, *, device: str, threads: int | None, rounds: int, tell: Progress) -> dict[str, Any]:
-    """All sections; `tell` hears which one runs."""
+def measure(
+    bundle: Bundle, *, device: str, variant: str | None, threads: int | None, rounds: int, tell: Progress
+) -> dict[str, Any]:
+    """All sections; `tell` hears which one runs. `variant` None: what a server of the bundle runs."""
     capacity = min(bundle.spec.max_context, max(CONTEXTS) + 16)
-    engine = OnnxEngine(bundle, rows=max(BATCHES) + 1, capacity=capacity, threads=threads, device=device)
+    engine = OnnxEngine(
+        bundle, rows=max(BATCHES) + 1, capacity=capacity, threads=threads, device=device, variant=variant
+    )
     try:
         bench = EngineBench(engine, rounds)
         sections: dict[str, Callable[[], Any]] = {
@@ -49,7 +53,13 @@ def measure(bundle: Bundle, *, device: str, threads: int | None, rounds: int, te
             "loop": bench.loop,
             "event_loop": bench.event_loop,
         }
-        result: dict[str, Any] = {"model": _model(bundle), "device": device, "rounds": rounds, "machine": describe()}
+        result: dict[str, Any] = {
+            "model": _model(bundle),
+            "device": device,
+            "variant": engine.choice.blocks,
+            "rounds": rounds,
+            "machine": describe(),
+        }
         for name, section in sections.items():
             tell(name)
             result[name] = section()

@@ -129,7 +129,7 @@ def measure(bundle_folder: Path, rounds: int) -> ServerModel:
     bundle = Bundle.open(bundle_folder)
     spec = bundle.spec
     capacity_tokens = min(spec.max_context, _MOST_POSITIONS)
-    engine = OnnxEngine(bundle, rows=_MOST_MEASURED_ROWS + 1, capacity=capacity_tokens, threads=1)
+    engine = OnnxEngine(bundle, rows=_MOST_MEASURED_ROWS + 1, capacity=capacity_tokens, threads=1, variant="float32")
     try:
         profile, copied = measure_thoroughly(
             engine, rounds=rounds, clock=time.process_time, progress=_progress("rounds")

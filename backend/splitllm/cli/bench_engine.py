@@ -10,6 +10,7 @@ from typing import Any
 
 from ..bundle import Bundle
 from ..errors import MachineError
+from ..manifest import VARIANTS
 from ..resources import demo_bundle
 from .serve import count
 from .tables import columns
@@ -26,6 +27,9 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser("engine", help="what the engine costs on this machine", description=_DESCRIPTION)
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="bundle to measure with (default: tiny-chat)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: %(default)s")
+    parser.add_argument(
+        "--variant", choices=VARIANTS, help="weights to run (default: what a server of the bundle runs)"
+    )
     parser.add_argument("--threads", type=count, metavar="N", help="threads to compute with (default: all cores)")
     parser.add_argument("--rounds", type=count, default=5, metavar="N", help="default: %(default)s")
     parser.add_argument("--json", action="store_true", help="print one JSON object, for machines")
@@ -50,7 +54,9 @@ def run(args: argparse.Namespace) -> int:
     def tell(section: str) -> None:
         print(f"measuring {section} …", file=sys.stderr)
 
-    result = engine.measure(bundle, device=args.device, threads=args.threads, rounds=args.rounds, tell=tell)
+    result = engine.measure(
+        bundle, device=args.device, variant=args.variant, threads=args.threads, rounds=args.rounds, tell=tell
+    )
     print(json.dumps(result, indent=1) if args.json else _report(result))
     return 0
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MachineError, UsageError
+from ..manifest import VARIANTS
 from ..types import Sla
 
 #: Back to the line's begin, and clear it.
@@ -117,6 +118,11 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="where the server computes (default: %(default)s)",
     )
+    machine.add_argument(
+        "--variant",
+        choices=VARIANTS,
+        help="weights that the server computes with (default: what the bundle says, see `splitllm export`)",
+    )
     machine.add_argument("--threads", type=count, metavar="N", help="threads to compute with (default: all cores)")
     machine.add_argument(
         "--no-profile-cache",
@@ -161,6 +167,7 @@ def serve_bundle(args: argparse.Namespace, bundle: Path, *, open_browser: bool =
         idle_timeout_s=args.idle_timeout_s,
         threads=args.threads,
         device=args.device,
+        variant=args.variant,
         profile_cache=None if args.no_profile_cache else cache_folder(os.environ),
         queue_s=args.queue_s,
         drain_s=args.drain_s,
@@ -169,8 +176,14 @@ def serve_bundle(args: argparse.Namespace, bundle: Path, *, open_browser: bool =
     on_terminal = sys.stdout.isatty()
 
     def announce(server: Any, url: str) -> None:
-        spec = server.bundle.spec
-        print(f"{spec.name}: {spec.blocks} blocks, {spec.max_context} tokens of context", flush=True)
+        spec, choice = server.bundle.spec, server.runner.engine.choice
+        print(
+            f"{spec.name}: {spec.blocks} blocks, {spec.max_context} tokens of context; "
+            f"{choice.blocks} on {choice.device}, head {choice.head}",
+            flush=True,
+        )
+        if choice.note:
+            print(f"Note: {choice.note}", flush=True)
         print(f"Open {url} in a browser with WebGPU. Ctrl-C stops the server.", flush=True)
         if open_browser:
             # A text browser on a machine without a display would keep whoever calls it; that must not be the server.

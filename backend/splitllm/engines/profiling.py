@@ -228,8 +228,9 @@ def machine() -> str:
 
 def setting_of(engine: Engine, threads: int | None) -> str:
     """What decides an engine's speed besides bundle and machine; `threads` as asked for, None: all cores."""
-    device = getattr(engine, "device", "cpu")
-    return f"{type(engine).__name__} {device}, {threads or 'all'} threads, {runtime_version()}"
+    choice = getattr(engine, "choice", None)
+    what = f"{choice.device}, {choice.blocks} blocks, {choice.head} head" if choice else "cpu"
+    return f"{type(engine).__name__} {what}, {threads or 'all'} threads, {runtime_version()}"
 
 
 def runtime_version() -> str:

@@ -18,6 +18,7 @@ class ServerConfig:
     idle_timeout_s: a session that sends nothing for so long is closed.
     up_bytes_per_ms, down_bytes_per_ms: bandwidth assumed of a client's link until it is measured.
     device: `auto`, `cpu` or `cuda`; auto is CUDA where a card, its runtime and float16 blocks are there.
+    variant: weights that the engine runs; None takes what the bundle's manifest says its server runs.
     profile_cache: folder that keeps the engine's measured times; None measures at every start.
     """
 
@@ -32,6 +33,7 @@ class ServerConfig:
     idle_timeout_s: float = 600.0
     threads: int | None = None
     device: str = "auto"
+    variant: str | None = None
     queue_s: float = 10.0
     drain_s: float = 30.0
     up_bytes_per_ms: float = 1250.0

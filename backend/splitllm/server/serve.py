@@ -78,6 +78,7 @@ def load(config: ServerConfig) -> Server:
         capacity=bundle.spec.max_context,
         threads=config.threads,
         device=config.device,
+        variant=config.variant,
     )
     setting = setting_of(engine, config.threads)
     profile = cached_profile(engine, identity=bundle.identity, setting=setting, folder=config.profile_cache)

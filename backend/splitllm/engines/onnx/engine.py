@@ -20,7 +20,8 @@ from ..base import Engine, check_batch
 from ..decode_rows import BRIDGED_ROWS, joint_runs
 from ..memory import Memory, Tensor, host_tensor
 from .blocks import OnnxBlocks
-from .runtime import bind, load, resolve_device, session_options
+from .choice import choose
+from .runtime import bind, load, session_options
 
 _REPEATS: Final = 5
 
@@ -42,22 +43,21 @@ class OnnxEngine(Engine):
     ) -> None:
         """Load the bundle's blocks and head on a device: `auto`, `cpu` or `cuda`.
 
-        `variant` is float32 on the CPU and float16 on CUDA unless given, and the head's is what the bundle has for it;
-        `memory` is by default the device's.
+        Variants are those that `choose` finds unless given; `memory` is by default the device's.
 
         Raises:
             BundleError: a part cannot be loaded, or the bundle lacks the variant.
             MachineError: the device was asked for by name and cannot be used.
         """
         self.spec, self.rows, self.capacity = bundle.spec, rows, capacity
-        self.device = resolve_device(device, bundle.block_variants)
+        self.choice = choose(bundle, device, variant, head_variant)
+        self.device = self.choice.device
         self.bridged_rows = BRIDGED_ROWS
         threads = threads or os.cpu_count() or 1
-        default = "float32" if self.device == "cpu" else "float16"
         self._blocks = OnnxBlocks(
             bundle,
             Span(0, self.spec.blocks),
-            variant=variant or default,
+            variant=self.choice.blocks,
             rows=rows,
             capacity=capacity,
             threads=threads,
@@ -67,8 +67,7 @@ class OnnxEngine(Engine):
         self._memory = self._blocks.memory
         self._lane = self._blocks.lane(rows, sequences=rows)
         self._staging = np.zeros((rows, self.spec.hidden_size), self._blocks.dtype)
-        head_files = bundle.head(head_variant or _head_variant(bundle, variant or default))
-        head = load(head_files, session_options(threads), self.device)
+        head = load(bundle.head(self.choice.head), session_options(threads), self.device)
         self._head = _Head(head, self._memory, self.spec, rows)
         self._embedding = bundle.embedding()
         self.stage_seconds = np.zeros((2, self.spec.blocks + 1))
@@ -181,12 +180,6 @@ class OnnxEngine(Engine):
             self._staging[[work.row for work in ids]] = table
         for work in by_row[len(ids) :]:  # sorted by split, so those of split 0 come first
             self._staging[work.row] = work.values[0]
-
-
-def _head_variant(bundle: Bundle, variant: str) -> str:
-    """The head beside blocks of a variant: of their kind, with int8 for int4 weights; else float32."""
-    wanted = {"int4": "int8", "int4f16": "float16"}.get(variant, variant)
-    return wanted if wanted in bundle.manifest.head else "float32"
 
 
 class _Head:
