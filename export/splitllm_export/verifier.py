@@ -17,7 +17,7 @@ from splitllm.errors import BundleError, VerificationError
 from splitllm.types import Float32Array, TokenArray
 
 from .chain import BlockRun, Plan, Step, embed, open_session, run_head
-from .gate import Figures, Progress, Reference, check_numbers
+from .gate import Figures, Progress, Reference, check_numbers, whole_splits
 
 _TYPES: Final = {"float32": "tensor(float)", "float16": "tensor(float16)", "int32": "tensor(int32)"}
 Shape = tuple[int | None, ...]
@@ -27,8 +27,10 @@ Shape = tuple[int | None, ...]
 class VerifyReport:
     """What was found. `max_abs_error` and `top1_agreement` are those of the float32 blocks against `reference`.
 
-    `variants` has the worst figures of each variant over all splits, and what the export measured on a text. Where no
-    numbers were wanted, or the files are damaged, there are none, and no split was checked.
+    `splits_checked` counts the splits at which the states were handed over to the next block and compared there,
+    `splits_run_whole` those that were run on to the logits (gate.py). `variants` has the worst figures of each variant,
+    and what the export measured on a text. Where no numbers were wanted, or the files are damaged, there are none, and
+    no split was checked.
     """
 
     ok: bool
@@ -38,6 +40,7 @@ class VerifyReport:
     files: int
     graphs_loaded: int
     splits_checked: int
+    splits_run_whole: int
     max_abs_error: float | None
     top1_agreement: float | None
     reference: str | None
@@ -69,7 +72,7 @@ def verify_bundle(
     try:
         bundle = Bundle.open(Path(folder), verify=True)
     except BundleError as error:
-        return VerifyReport(False, None, None, 0, 0, 0, 0, None, None, None, {}, (error.message,))
+        return VerifyReport(False, None, None, 0, 0, 0, 0, 0, None, None, None, {}, (error.message,))
     problems: list[str] = []
     figures: Mapping[str, Figures] = {}
     graphs = 0
@@ -90,6 +93,7 @@ def verify_bundle(
         files=len(bundle.manifest.files) + 1,
         graphs_loaded=graphs,
         splits_checked=bundle.spec.blocks + 1 if figures else 0,
+        splits_run_whole=len(whole_splits(bundle.spec.blocks)) + 1 if figures else 0,
         max_abs_error=exact.max_abs_error if exact else None,
         top1_agreement=exact.top1_agreement if exact else None,
         reference=(str(against) if against is not None else "the bundle's own float32 blocks") if figures else None,
@@ -102,6 +106,8 @@ def _figures(bundle: Bundle, variant: str, found: Figures) -> dict[str, float]:
     """What was found now, and what the export measured on a text."""
     stored = bundle.manifest.variants.get(variant, {})
     figures = {"max_abs_error": found.max_abs_error, "top1_agreement": found.top1_agreement}
+    if variant != "float32":
+        figures["handover_error"] = found.handover_error
     for name in ("top1_agreement", "kl_divergence") if "text_tokens" in stored else ():
         value = stored.get(name)
         if isinstance(value, int | float):

@@ -14,6 +14,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from splitllm.bundle import Bundle
+from splitllm.resources import demo_bundle
+from splitllm_export import gate
+from splitllm_export.chain import BlockRun
 from splitllm_export.exporter import export_model
 from splitllm_export.verifier import verify_bundle
 
@@ -171,6 +174,28 @@ def test_verify_without_a_model_compares_every_split_with_the_bundles_own_float3
     assert {"max_abs_error", "top1_agreement", "text_kl_divergence"} <= set(report.variants["int4"])
     alone = verify_bundle(bundle.folder, files_only=True)
     assert (alone.ok, alone.splits_checked, alone.max_abs_error, alone.graphs_loaded) == (True, 0, None, 7)
+
+
+@pytest.mark.parametrize(("most", "whole", "runs"), [(8, 8, 29), (2, 2, 14)])
+def test_every_split_is_handed_over_and_some_of_a_deep_model_are_run_to_the_logits(
+    monkeypatch: pytest.MonkeyPatch, most: int, whole: int, runs: int
+) -> None:
+    seen = []
+    run = BlockRun.run
+    monkeypatch.setattr(gate, "MOST_WHOLE", most)
+    monkeypatch.setattr(BlockRun, "run", lambda *given: seen.append(given) or run(*given))
+    report = verify_bundle(demo_bundle())
+    assert report.ok
+    assert (report.splits_checked, report.splits_run_whole) == (9, whole + 1)
+    assert 0.01 < report.variants["int4"]["handover_error"] < 0.5
+    assert len(seen) == 3 * 8 + 8 + 8 + runs  # the rows of the reference, float32, int4, and what follows the splits
+
+
+def test_states_that_are_handed_over_are_measured_in_their_own_spread() -> None:
+    want = [np.array([0.0, 2.0]), np.array([[4.0, -2.0]])]
+    assert gate.relative_error(want, want) == 0
+    assert gate.relative_error([want[0] + 1, want[1] - 1], want) == pytest.approx(1 / np.std([0, 2, 4, -2]))
+    assert np.isnan(gate.relative_error([want[0] * np.nan, want[1]], want))
 
 
 def test_one_flipped_bit_is_found_in_any_file(bundle: Bundle, tmp_path: Path) -> None:
