@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 #: What a further piece of prefill costs in a tick before its first row, in rows: every piece reads all weights anew.
 PIECE_ROWS: Final = 16
+#: Ticks that a seat is kept when a turn has ended: a session that closes behind its answer is gone by then.
+TURN_ENDED_TICKS: Final = 2
+#: The same within a turn. Its rows come and go in about as many ticks as a round trip takes, and moving costs more.
+SILENT_TICKS: Final = 32
+#: Sessions parked in one tick at most, so that others wait for few moves when many turns end at once.
+PARKED_AT_ONCE: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +60,31 @@ def share_prefill(prompts: Sequence[WaitingPrompt], *, tick: int, now_ms: float,
             shares.append((prompt.session, share))
             left -= share + PIECE_ROWS
     return shares
+
+
+@dataclass(frozen=True, slots=True)
+class IdleSeat:
+    """A session that has a seat before busy ones, and nothing to decode.
+
+    ticks: how many decoded without it. in_turn: whether its next token may come at any time; else a person is thinking.
+    """
+
+    session: str
+    ticks: int
+    in_turn: bool
+
+
+def parked(seats: Iterable[IdleSeat]) -> list[str]:
+    """Which of the idle seats are given up in this tick, those idle for longest first.
+
+    An idle row before busy ones is run along, or cuts a run in two. Parking it and seating it again moves up to two
+    rows for each split there is, each at the cost of one to a few such ticks, so a seat is kept for about as long as
+    that takes: whatever comes then costs at most twice what knowing it would have cost (the ski rental problem; Karlin
+    et al. 1988, Competitive Snoopy Caching). Between turns people think for seconds, so there is little to wait for.
+    """
+
+    def is_overdue(seat: IdleSeat) -> bool:
+        return seat.ticks >= (SILENT_TICKS if seat.in_turn else TURN_ENDED_TICKS)
+
+    overdue = sorted(filter(is_overdue, seats), key=lambda seat: -seat.ticks)
+    return [seat.session for seat in overdue[:PARKED_AT_ONCE]]

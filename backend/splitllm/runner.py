@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from .engines.base import Engine
 from .generation import Event, Generation, Resplitted
 from .scheduler import Scheduler
-from .slots import Move
+from .slots import Seating
 from .types import Sla
 from .work import Batch
 
@@ -60,7 +60,7 @@ class Runner:
         tick that ran something, before that tick's events are delivered.
         """
         self.engine = engine
-        self._scheduler = Scheduler(engine.rows, engine.spec.blocks, sla=sla)
+        self._scheduler = Scheduler(engine.rows, sla=sla)
         self._commands: queue.SimpleQueue[_Command | None] = queue.SimpleQueue()
         self._handlers: dict[str, EventHandler] = {}
         self._on_fault, self._on_tick = on_fault, on_tick
@@ -90,25 +90,25 @@ class Runner:
     def open(self, session: str, split: int, handler: EventHandler) -> None:
         """Seat a session; the caller has made sure that a row is free. `handler` gets its events, on the loop."""
         self._handlers[session] = handler
-        self._ask(session, lambda: self._move(self._scheduler.open(session, split)))
+        self._ask(session, lambda: self._scheduler.open(session, split))
 
     async def resplit(self, session: str, split: int) -> None:
-        """Change a session's split between two turns; returns once its rows have moved.
+        """Change a session's split between two turns; returns once the engine's thread knows.
 
-        Whoever changes splits in a hurry thus waits for each move, and cannot pile them up before the ticks of others.
+        Whoever changes splits in a hurry thus waits for a tick each time.
         """
-        moved: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def settle() -> None:
-            if not moved.done():
-                moved.set_result(None)
+            if not changed.done():
+                changed.set_result(None)
 
-        def move() -> None:
-            self._resplit(session, split)
+        def change() -> None:
+            self._scheduler.resplit(session, split)
             self._call(settle)
 
-        if self._ask(session, move):
-            await moved
+        if self._ask(session, change):
+            await changed
 
     def resplit_turn(self, session: str, turn: int, split: int, on_done: Callable[[Resplitted], None]) -> None:
         """Change a session's split within a turn.
@@ -121,10 +121,7 @@ class Runner:
                 on_done(event)
 
         def change() -> None:
-            moves, event = self._scheduler.resplit_turn(session, turn, split)
-            self._move(moves)
-            if event.done:
-                self._clear_freed_row()
+            event = self._scheduler.resplit_turn(session, turn, split)
             self._call(lambda: settle(event))
 
         self._ask(session, change)
@@ -149,7 +146,7 @@ class Runner:
 
     def close(self, session: str) -> None:
         """Forget a session; no event of it comes after this call."""
-        self._ask(session, lambda: self._close(session))
+        self._ask(session, lambda: self._scheduler.close(session))
         self._handlers.pop(session, None)
 
     def _ask(self, session: str, command: _Command) -> bool:
@@ -166,6 +163,8 @@ class Runner:
             busy = False
             while self._take_commands(wait=not busy):
                 busy = self._tick()
+            seating, _, _ = self._scheduler.schedule(_now_ms())
+            self._carry_out(seating)  # rows of sessions that closed last are overwritten too
         except BaseException as error:
             self.fault = fault = error  # `error` is unbound when the except clause ends, before the loop gets to it
             log.exception("the engine's thread ends")
@@ -189,7 +188,8 @@ class Runner:
         """One tick; returns whether anything ran, so that there may be more."""
         begun = time.perf_counter()
         self._deliver(self._scheduler.end_cancelled())
-        batch, sessions = self._scheduler.schedule(_now_ms())
+        seating, batch, sessions = self._scheduler.schedule(_now_ms())
+        self._carry_out(seating)
         if not sessions:
             return False
         run_begun = time.perf_counter()
@@ -205,22 +205,11 @@ class Runner:
         if on_tick is not None:
             self._call(lambda: on_tick(tick))
 
-    def _close(self, session: str) -> None:
-        self.engine.clear(self._scheduler.row(session))
-        self._move(self._scheduler.close(session))
-        self._clear_freed_row()
-
-    def _resplit(self, session: str, split: int) -> None:
-        self._move(self._scheduler.resplit(session, split))
-        self._clear_freed_row()
-
-    def _clear_freed_row(self) -> None:
-        """When a row goes, the others close ranks: the free one is the last, and still holds what moved out of it."""
-        self.engine.clear(self._scheduler.occupied)
-
-    def _move(self, moves: list[Move]) -> None:
-        if moves:
-            self.engine.move(moves)
+    def _carry_out(self, seating: Seating) -> None:
+        if seating.moves:
+            self.engine.move(seating.moves)
+        for row in seating.freed:
+            self.engine.clear(row)
 
     def _deliver(self, events: list[Event]) -> None:
         if events:

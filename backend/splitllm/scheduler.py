@@ -3,6 +3,9 @@
 A tick is schedule, run, complete: `schedule` picks one decode step of every session that has one ready and at most one
 chunk of prompt rows (`policy.share_prefill` says whose), so that no decode waits longer than one chunk; the engine
 runs it; `complete` draws the tokens of the whole batch, and for split 0 queues the next step at once.
+
+Who decodes has a seat among the first rows of the batch; `schedule` seats whoever has a token to decode, and parks
+behind the seats who stood idle there for too long (`policy.parked`). What moves for all that comes before the batch.
 """
 
 from __future__ import annotations
@@ -16,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .generation import Drawn, Event, Generation, Resplitted, TokenDrawn, TurnEnded, draw_all
-from .policy import WaitingPrompt, share_prefill
+from .policy import IdleSeat, WaitingPrompt, parked, share_prefill
 from .sampler import Sampler
-from .slots import Move, SlotTable
+from .slots import Seating, SlotTable
 from .types import PREFILL_CHUNK, FinishReason, Float32Array, Sla
 from .work import Batch, Work
 
@@ -38,73 +41,55 @@ class _Stream:
     began_ms: float = 0.0
     first_run_ms: float | None = None
     last_served: int = 0  # number of the tick of prefill that last computed rows of it
+    last_decoded: int = 0  # number of the tick of decode that last ran it
 
 
 class Scheduler:
     """Sessions, their rows, and the work they wait for."""
 
-    def __init__(self, rows: int, blocks: int, *, chunk: int = PREFILL_CHUNK, sla: Sla | None = None) -> None:
+    def __init__(self, rows: int, *, chunk: int = PREFILL_CHUNK, sla: Sla | None = None) -> None:
         """`rows`: those of the engine. `chunk`: prompt rows per tick. `sla`: what deadlines are counted from."""
         self._slots = SlotTable(rows)
-        self._blocks = blocks
         self._chunk = chunk
         self._sla = sla or Sla()
         self._streams: dict[str, _Stream] = {}
-        self._prefill_ticks = 0
+        self._prefill_ticks = self._decode_ticks = 0
         self._sampler = Sampler()
 
     # -- sessions -----------------------------------------------------------------------------------------------------
 
-    def open(self, session: str, split: int) -> list[Move]:
-        """Seat a session; the moves must be carried out before the next batch runs.
-
-        Whoever opens sessions leaves one row spare, so that an open one can always move to another split.
+    def open(self, session: str, split: int) -> None:
+        """Give a session a row; it is seated when it has a token to decode.
 
         Raises:
             ValueError: no row is free (a fault of the caller).
         """
-        moves = self._slots.insert(session, split)
+        self._slots.open(session, split)
         self._streams[session] = _Stream(split)
-        return moves
 
-    def resplit(self, session: str, split: int) -> list[Move]:
-        """Seat a session anew for another split, between turns; its row keeps what a larger split still needs."""
+    def resplit(self, session: str, split: int) -> None:
+        """Change a session's split between turns; its row keeps what a larger split still needs."""
         stream = self._streams[session]
-        old_name = f"{session} (old row)"
-        self._slots.rename(session, old_name)
-        moves = self._slots.insert(session, split)
-        if split >= stream.split:
-            moves.append(Move(self._slots.row(old_name), self._slots.row(session), split))
-        else:
+        if split < stream.split:
             stream.length = 0
-        moves += self._slots.remove(old_name)
         stream.split = split
-        return moves
+        self._slots.resplit(session, split)
 
-    def resplit_turn(self, session: str, turn: int, split: int) -> tuple[list[Move], Resplitted]:
+    def resplit_turn(self, session: str, turn: int, split: int) -> Resplitted:
         """The same within a turn: what waited is dropped, and rows are awaited anew (PROTOCOL.md, section 4)."""
         stream = self._streams[session]
         if stream.generation is None or stream.turn != turn or stream.cancelled:
-            return [], Resplitted(session, turn, done=False)
+            return Resplitted(session, turn, done=False)
         ran_to = stream.length
-        moves = self.resplit(session, split)
+        self.resplit(session, split)
         stream.waiting.clear()
         stream.prompt_end = stream.answer_start + len(stream.generation.tokens)
-        return moves, Resplitted(session, turn, done=True, ran_to=ran_to, length=stream.length, end=stream.prompt_end)
+        return Resplitted(session, turn, done=True, ran_to=ran_to, length=stream.length, end=stream.prompt_end)
 
-    def close(self, session: str) -> list[Move]:
-        """Forget a session and its work."""
+    def close(self, session: str) -> None:
+        """Forget a session and its work; the next `schedule` gives its row back."""
         del self._streams[session]
-        return self._slots.remove(session)
-
-    def row(self, session: str) -> int:
-        """Row of a session."""
-        return self._slots.row(session)
-
-    @property
-    def occupied(self) -> int:
-        """Rows in use; they are the first ones."""
-        return len(self._slots)
+        self._slots.close(session)
 
     # -- turns --------------------------------------------------------------------------------------------------------
 
@@ -141,14 +126,34 @@ class Scheduler:
             if stream.cancelled and stream.generation is not None
         ]
 
-    def schedule(self, now_ms: float) -> tuple[Batch, list[str]]:
-        """The next batch, and the session of each of its works. Empty when nothing is ready."""
-        single = {name for name, s in self._streams.items() if s.waiting and len(s.waiting[0][1]) == 1}
+    def schedule(self, now_ms: float) -> tuple[Seating, Batch, list[str]]:
+        """The next batch, what is to be moved before it, and the session of each of its works.
+
+        The batch is empty when nothing is ready.
+        """
+        single = [name for name, s in self._streams.items() if s.waiting and len(s.waiting[0][1]) == 1]
+        if single:
+            self._arrange(single)
+        seating = self._slots.settle()
         decode = [(name, self._take(name, 1, now_ms)) for name in single]
-        prefill = [(name, self._take(name, rows, now_ms)) for name, rows in self._share_prefill(single, now_ms)]
+        prefill = [(name, self._take(name, rows, now_ms)) for name, rows in self._share_prefill(set(single), now_ms)]
         decode.sort(key=lambda item: item[1].row)
         batch = Batch(tuple(work for _, work in prefill), tuple(work for _, work in decode))
-        return batch, [session for session, _ in prefill + decode]
+        return seating, batch, [session for session, _ in prefill + decode]
+
+    def _arrange(self, decoding: Sequence[str]) -> None:
+        """Seat those that decode in this tick, and park who has been in their way for too long."""
+        self._decode_ticks += 1
+        for name in decoding:
+            self._slots.seat(name)
+            self._streams[name].last_decoded = self._decode_ticks
+        in_the_way = self._slots.in_the_way(set(decoding))
+        for name in parked([self._idle_seat(name) for name in in_the_way]):
+            self._slots.park(name)
+
+    def _idle_seat(self, session: str) -> IdleSeat:
+        stream = self._streams[session]
+        return IdleSeat(session, self._decode_ticks - stream.last_decoded, stream.generation is not None)
 
     def _share_prefill(self, others: Collection[str], now_ms: float) -> list[tuple[str, int]]:
         """Sessions with several rows waiting that run in this tick, and how many rows; `others` run a single one."""

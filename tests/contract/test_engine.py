@@ -151,6 +151,19 @@ def test_moved_rows_go_on_where_they_were(engine: Engine) -> None:
     np.testing.assert_allclose(moved, expected, **CLOSE)
 
 
+def test_moves_of_one_call_happen_at_once_and_change_no_bit(engine: Engine) -> None:
+    last = {}
+    for row in range(4):
+        prefill(engine, row, ids(20 + 9 * row, row))
+        [last[row]] = decode(engine, (row, 20 + 9 * row, 3))
+        prefill(engine, row, ids(20 + 9 * row, row))
+    goes_to = {0: 1, 1: 2, 2: 0, 3: 5}  # three in a ring, and one to a row that was free
+    engine.move([Move(source, target, 0) for source, target in goes_to.items()])
+    for source, target in goes_to.items():
+        [moved] = decode(engine, (target, 20 + 9 * source, 3))
+        assert np.array_equal(moved, last[source])
+
+
 @pytest.mark.parametrize(
     "work",
     [
@@ -260,6 +273,32 @@ def test_rows_that_are_run_along_or_apart_compute_the_same(bundle: Bundle) -> No
         results[-1] += decode(engine, (5, 15, 4))  # stood idle
         engine.close()
     np.testing.assert_allclose(results[0], results[1], **CLOSE)
+
+
+@pytest.mark.parametrize("device_memory", [False, True])
+def test_a_row_that_was_moved_to_holds_what_was_moved_and_nothing_else(bundle: Bundle, device_memory: bool) -> None:
+    memory = DeviceMemory(device="cpu") if device_memory else None
+    engine = OnnxEngine(bundle, rows=4, capacity=CAPACITY, threads=2, device="cpu", memory=memory)
+
+    def cells(row: int) -> list[np.ndarray]:
+        kv = [rows.tensor for entry in engine._blocks._blocks for rows in (entry.key, entry.value)]
+        return [engine._memory.download(tensor, row, 1)[0] for tensor in kv]
+
+    split = bundle.spec.blocks - 1
+    for row, length in ((0, 10), (1, 80), (2, 30), (3, 60)):
+        prefill(engine, row, ids(length, row))
+    decode(engine, (0, 10, 1), (2, 30, 1))  # row 1 is run along, and written behind its end
+    before = {row: cells(row) for row in range(4)}
+    engine.move([Move(0, 1, 0), Move(1, 0, split), Move(2, 2, split), Move(3, 3, split + 1)])
+    for row, source, first in ((1, 0, 0), (0, 1, split), (2, 2, split), (3, 3, split + 1)):
+        for block, (now, then) in enumerate(zip(cells(row), before[source], strict=True)):
+            end = {0: 11, 1: 80, 2: 31, 3: 60}[source]
+            assert np.array_equal(now[:, :end], then[:, :end] if block // 2 >= first else np.zeros_like(then[:, :end]))
+            assert device_memory or not now[:, end:].any()
+    for row in range(4):
+        engine.clear(row)
+        assert not any(cell.any() for cell in cells(row))
+    engine.close()
 
 
 class TestSplits:

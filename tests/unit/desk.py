@@ -11,6 +11,7 @@ import numpy as np
 from splitllm.engines.fake import FakeEngine
 from splitllm.generation import Event, Generation, TurnEnded
 from splitllm.scheduler import Scheduler
+from splitllm.slots import Seating
 from splitllm.types import ModelSpec, SamplingParams
 from splitllm.work import Batch
 
@@ -53,24 +54,34 @@ def answer_alone(history: Sequence[int], max_tokens: int, *, end: int = NO_END) 
 class Desk:
     """A scheduler, an engine and the loop that ties them."""
 
-    scheduler: Scheduler = field(default_factory=lambda: Scheduler(ROWS, BLOCKS))
+    scheduler: Scheduler = field(default_factory=lambda: Scheduler(ROWS))
     engine: FakeEngine = field(default_factory=lambda: FakeEngine(SPEC, ROWS, CAPACITY))
     now_ms: float = 0.0
+    seatings: list[Seating] = field(default_factory=list)
 
     def open(self, session: str, split: int) -> None:
-        self.engine.move(self.scheduler.open(session, split))
+        self.scheduler.open(session, split)
 
     def resplit(self, session: str, split: int) -> None:
-        self.engine.move(self.scheduler.resplit(session, split))
+        self.scheduler.resplit(session, split)
 
     def close(self, session: str) -> None:
-        self.engine.clear(self.scheduler.row(session))
-        self.engine.move(self.scheduler.close(session))
-        self.engine.clear(self.scheduler.occupied)
+        self.scheduler.close(session)
+
+    @property
+    def occupied(self) -> int:
+        return len(self.scheduler._slots)
+
+    def row(self, session: str) -> int:
+        return self.scheduler._slots.row(session)
 
     def tick(self) -> list[Event]:
         events = self.scheduler.end_cancelled()
-        batch, sessions = self.scheduler.schedule(self.now_ms)
+        seating, batch, sessions = self.scheduler.schedule(self.now_ms)
+        self.seatings.append(seating)
+        self.engine.move(seating.moves)
+        for row in seating.freed:
+            self.engine.clear(row)
         if sessions:
             events += self.scheduler.complete(batch, sessions, self.engine.run(batch))
         return events

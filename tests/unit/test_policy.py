@@ -5,7 +5,16 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splitllm.policy import PIECE_ROWS, WaitingPrompt, share_prefill
+from splitllm.policy import (
+    PARKED_AT_ONCE,
+    PIECE_ROWS,
+    SILENT_TICKS,
+    TURN_ENDED_TICKS,
+    IdleSeat,
+    WaitingPrompt,
+    parked,
+    share_prefill,
+)
 
 prompts = st.lists(
     st.builds(
@@ -56,3 +65,28 @@ def test_a_tick_by_deadline_serves_the_earliest_that_can_still_be_met() -> None:
 def test_a_tick_by_turn_serves_who_has_waited_longest() -> None:
     waiting = [WaitingPrompt("a", 64, 10.0, last_served=8), WaitingPrompt("b", 64, 900.0, last_served=3)]
     assert share_prefill(waiting, tick=10, now_ms=50.0, rows=64) == [("b", 64)]
+
+
+idle_seats = st.lists(
+    st.builds(IdleSeat, session=st.uuids().map(str), ticks=st.integers(1, 80), in_turn=st.booleans()),
+    max_size=12,
+    unique_by=lambda seat: seat.session,
+)
+
+
+@given(idle_seats)
+@settings(deadline=None)
+def test_seats_are_given_up_after_their_time_and_a_few_at_once_longest_idle_first(seats: list[IdleSeat]) -> None:
+    by_name = {seat.session: seat for seat in seats}
+    overdue = [seat for seat in seats if seat.ticks >= (SILENT_TICKS if seat.in_turn else TURN_ENDED_TICKS)]
+    chosen = [by_name[session] for session in parked(seats)]
+    assert len(chosen) == min(PARKED_AT_ONCE, len(overdue))
+    assert all(seat in overdue for seat in chosen)
+    left = [seat.ticks for seat in overdue if seat not in chosen]
+    assert all(seat.ticks >= max(left, default=0) for seat in chosen)
+
+
+def test_a_turn_that_ended_leaves_its_seat_long_before_one_whose_client_is_slow() -> None:
+    assert parked([IdleSeat("slow", TURN_ENDED_TICKS, in_turn=True)]) == []
+    assert parked([IdleSeat("over", TURN_ENDED_TICKS, in_turn=False)]) == ["over"]
+    assert parked([IdleSeat("silent", SILENT_TICKS, in_turn=True)]) == ["silent"]

@@ -17,7 +17,6 @@ from splitllm.bench.event_loop import measure_gaps
 from splitllm.engines.fake import FakeEngine
 from splitllm.generation import Event, Generation, TokenDrawn, TurnEnded
 from splitllm.runner import Runner, Tick
-from splitllm.slots import Move
 from splitllm.types import FinishReason, Float32Array, ModelSpec, SamplingParams
 from splitllm.work import Batch
 
@@ -201,19 +200,23 @@ async def test_a_row_is_overwritten_before_another_session_moves_into_it() -> No
     class Watched(FakeEngine):
         calls: ClassVar[list[object]] = []
 
-        def move(self, moves: Sequence[Move]) -> None:
-            self.calls.extend(moves)
-
         def clear(self, row: int) -> None:
             self.calls.append(f"clear row {row}")
 
-    runner = Runner(Watched(SPEC, rows=3, capacity=64))
+        def run(self, batch: Batch) -> Float32Array:
+            self.calls.append("run")
+            return super().run(batch)
+
+    runner = Runner(Watched(SPEC, rows=1, capacity=64))
     runner.start()
-    runner.open("first", 0, Inbox())
-    runner.open("second", 0, Inbox())
-    runner.close("first")
+    for name in ("first", "second"):
+        inbox = Inbox()
+        runner.open(name, 0, inbox)
+        ask(runner, name, 1)
+        await inbox.answer()
+        runner.close(name)
     await runner.stop()
-    assert Watched.calls == ["clear row 0", Move(1, 0, 0), "clear row 1"]
+    assert Watched.calls == ["run", "clear row 0"] * 2
 
 
 async def test_stop_ends_the_thread_in_the_middle_of_an_answer() -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from splitllm.engines.fake import FakeEngine
 from splitllm.generation import TokenDrawn, TurnEnded
 from splitllm.scheduler import Scheduler
 from splitllm.types import FinishReason
 from splitllm.work import Batch
-from tests.unit.desk import BLOCKS, Client, Desk, answer_alone, letters, prompt, run
+from tests.unit.desk import BLOCKS, CAPACITY, SPEC, Client, Desk, answer_alone, letters, prompt, run
 
 # -- one session ------------------------------------------------------------------------------------------------------
 
@@ -40,7 +41,7 @@ def test_a_split_session_waits_for_the_client_s_row(split: int) -> None:
     client.begin(prompt(3), 4)
     client.send()
     [first] = desk.tick()
-    assert desk.scheduler.schedule(0.0) == (Batch(), [])
+    assert desk.scheduler.schedule(0.0)[1:] == (Batch(), [])
     client.hear(first)
     client.send()
     assert len(desk.tick()) == 1
@@ -209,7 +210,7 @@ def test_a_session_closed_in_the_middle_of_its_prompt_leaves_no_work_behind() ->
     desk.close("leaving")
     run(desk, staying)
     assert staying.answer == answer_alone(prompt(64 * 2), 4)
-    assert desk.scheduler.occupied == 1
+    assert desk.occupied == 1
 
 
 def test_a_row_that_was_given_back_is_found_empty() -> None:
@@ -225,17 +226,25 @@ def test_a_row_that_was_given_back_is_found_empty() -> None:
 
 
 def test_a_session_without_a_free_row_is_refused() -> None:
-    scheduler = Scheduler(2, BLOCKS)
+    scheduler = Scheduler(2)
     for name in "ab":
         scheduler.open(name, 1)
     with pytest.raises(ValueError, match="all 2 rows are taken"):
         scheduler.open("c", 0)
 
 
-def test_one_spare_row_is_enough_for_any_change_of_split() -> None:
-    scheduler = Scheduler(3, BLOCKS)
-    for name in "ab":
-        scheduler.open(name, 1)
-    for name, split in (("a", 3), ("b", 0), ("a", 0), ("b", BLOCKS)):
-        scheduler.resplit(name, split)
-        assert scheduler.occupied == 2
+def test_a_full_table_takes_any_change_of_split() -> None:
+    desk = Desk(scheduler=Scheduler(3), engine=FakeEngine(SPEC, 3, CAPACITY))
+    clients = {name: Client(desk, name, 1) for name in "abc"}
+    for name, split in (("a", 3), ("b", 0), ("a", 0), ("c", BLOCKS), ("b", 2)):
+        desk.resplit(name, split)
+        client = clients[name]
+        client.ids = client.ids if split >= client.split else []
+        client.split = split
+        histories = {other.name: list(other.ids) for other in clients.values()}
+        for other in clients.values():
+            other.begin(prompt(3, split), 4)
+        run(desk, *clients.values())
+        assert desk.occupied == 3
+        for other in clients.values():
+            assert other.answer == answer_alone(histories[other.name] + prompt(3, split), 4)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splitllm.generation import TokenDrawn, TurnEnded
-from splitllm.scheduler import Scheduler
-from splitllm.slots import Move
 from splitllm.types import FinishReason
 from tests.unit.desk import BLOCKS, ROWS, VOCAB, Client, Desk, answer_alone, prompt, run
 
@@ -64,38 +61,6 @@ def test_a_turn_cancelled_right_after_a_smaller_split_holds_nothing() -> None:
     assert desk.tick() == [TurnEnded("a", 2, FinishReason.CANCELLED, None, 0, 0.0)]
 
 
-@given(st.lists(st.tuples(st.sampled_from(["open", "close", "resplit"]), st.integers(0, 99), st.integers(0, BLOCKS))))
-@settings(max_examples=80, deadline=None)
-def test_moves_carry_exactly_the_blocks_that_a_session_still_needs(steps: list[tuple[str, int, int]]) -> None:
-    scheduler = Scheduler(ROWS, BLOCKS)
-    cells: list[list[str]] = [[""] * BLOCKS for _ in range(ROWS)]
-    splits: dict[str, int] = {}
-
-    def carry_out(moves: Sequence[Move]) -> None:
-        for move in moves:
-            cells[move.target][move.split :] = cells[move.source][move.split :]
-
-    for number, (step, choice, split) in enumerate(steps):
-        if step == "open" and scheduler.occupied + 1 < ROWS:
-            name = f"session {number}"
-            carry_out(scheduler.open(name, split))
-            splits[name] = split
-            cells[scheduler.row(name)][split:] = [name] * (BLOCKS - split)
-        elif step == "close" and splits:
-            name = sorted(splits)[choice % len(splits)]
-            carry_out(scheduler.close(name))
-            del splits[name]
-        elif step == "resplit" and splits:
-            name = sorted(splits)[choice % len(splits)]
-            carry_out(scheduler.resplit(name, split))
-            if split < splits[name]:
-                cells[scheduler.row(name)][split:] = [name] * (BLOCKS - split)
-            splits[name] = split
-        assert sorted(scheduler.row(name) for name in splits) == list(range(scheduler.occupied))
-        for name, kept in splits.items():
-            assert cells[scheduler.row(name)][kept:] == [name] * (BLOCKS - kept)
-
-
 # -- everything at once -----------------------------------------------------------------------------------------------
 
 
@@ -118,7 +83,7 @@ def test_whatever_the_interleaving_each_session_gets_its_own_answers(seed: int) 
     for step in range(250):
         what = chance.random()
         client = chance.choice(list(clients.values())) if clients else None
-        if what < 0.06 and desk.scheduler.occupied + 1 < ROWS:
+        if what < 0.06 and desk.occupied < ROWS:
             name = f"session {step}"
             clients[name] = Client(desk, name, chance.randrange(BLOCKS + 1))
         elif what < 0.4:

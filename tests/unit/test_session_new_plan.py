@@ -196,11 +196,11 @@ class World:
 
     def __init__(self, split: int, tokens: int = 12) -> None:
         self.engine = FakeEngine(SPEC, 4, 64)
-        self.scheduler = Scheduler(4, SPEC.blocks)
+        self.scheduler = Scheduler(4)
         self.split = split
         self.known = list(PROMPT)
         self.events: list[Event] = []
-        self.engine.move(self.scheduler.open("s", split))
+        self.scheduler.open("s", split)
         generation = Generation(SamplingParams(), max_tokens=tokens, end_tokens=(96,))
         self.scheduler.begin("s", 1, start=0, prompt_end=len(PROMPT), generation=generation, now_ms=0.0)
         self.send(0, len(PROMPT))
@@ -213,7 +213,10 @@ class World:
             self.scheduler.feed("s", 1, start, np.array([[row, 0] for row in rows], np.float32))
 
     def tick(self) -> None:
-        batch, sessions = self.scheduler.schedule(0.0)
+        seating, batch, sessions = self.scheduler.schedule(0.0)
+        self.engine.move(seating.moves)
+        for row in seating.freed:
+            self.engine.clear(row)
         if not sessions:
             return
         for event in self.scheduler.complete(batch, sessions, self.engine.run(batch)):
@@ -226,8 +229,7 @@ class World:
                     self.send(event.position, event.position + 1)
 
     def change(self, split: int) -> None:
-        moves, event = self.scheduler.resplit_turn("s", 1, split)
-        self.engine.move(moves)
+        event = self.scheduler.resplit_turn("s", 1, split)
         assert event.done
         assert event.end == len(self.known)
         self.split = split
@@ -268,16 +270,16 @@ def test_changes_one_after_the_other_leave_the_answer_as_it_is() -> None:
 def test_a_change_comes_too_late_for_a_turn_that_has_ended_or_is_cancelled() -> None:
     world = World(2)
     world.answer()
-    assert world.scheduler.resplit_turn("s", 1, 1) == ([], Resplitted("s", 1, done=False))
+    assert world.scheduler.resplit_turn("s", 1, 1) == Resplitted("s", 1, done=False)
     world = World(2)
     world.scheduler.cancel("s", 1)
-    assert not world.scheduler.resplit_turn("s", 1, 1)[1].done
-    assert not World(2).scheduler.resplit_turn("s", 9, 1)[1].done
+    assert not world.scheduler.resplit_turn("s", 1, 1).done
+    assert not World(2).scheduler.resplit_turn("s", 9, 1).done
 
 
 def test_other_sessions_are_not_disturbed_by_a_change() -> None:
     world = World(2)
-    world.engine.move(world.scheduler.open("t", 1))
+    world.scheduler.open("t", 1)
     other = Generation(SamplingParams(), max_tokens=6, end_tokens=(96,))
     world.scheduler.begin("t", 1, start=0, prompt_end=2, generation=other, now_ms=0.0)
     world.scheduler.feed("t", 1, 0, np.array([[1, 0], [2, 0]], np.float32))

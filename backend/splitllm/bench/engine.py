@@ -50,6 +50,7 @@ def measure(
             "decode": bench.decode,
             "spread": bench.spread,
             "idle_rows": bench.idle_rows,
+            "seats": bench.seats,
             "loop": bench.loop,
             "event_loop": bench.event_loop,
         }
@@ -179,6 +180,37 @@ class EngineBench:
             ]
         self.engine.bridged_rows = bridged
         return {"busy_rows": 2 * busy, "limit": bridged, "cases": rows}
+
+    def seats(self) -> dict[str, Any]:
+        """Half of 32 sessions decode, at random: where they sit among the idle ones, against in the first rows.
+
+        `moves_s` is what it takes to move two sessions of that context into each other's rows, as when one is parked;
+        `ticks_to_pay` of idle rows pay for parking one session and seating it again.
+        """
+        busy, rows = SPREAD_SESSIONS // 2, []
+        scattered = sorted(np.random.default_rng(0).choice(SPREAD_SESSIONS, busy, replace=False).tolist())
+        for context in (SPREAD_CONTEXT, min(512, self.engine.capacity - 1), min(1024, self.engine.capacity - 1)):
+            self._fill(SPREAD_SESSIONS, context)
+            timed = self._interleave(
+                {
+                    "scattered": self._step([0] * busy, context, rows=scattered),
+                    "in front": self._step([0] * busy, context),
+                    "moves": lambda: self.engine.move([Move(0, 1, 0), Move(1, 0, 0)]),
+                }
+            )
+            saved = (timed["scattered"]["cpu_s"] - timed["in front"]["cpu_s"]) / busy
+            rows.append(
+                {
+                    "context": context,
+                    "scattered_s": timed["scattered"]["wall_s"],
+                    "in_front_s": timed["in front"]["wall_s"],
+                    "scattered_vs_in_front": timed["scattered"]["wall_s"] / timed["in front"]["wall_s"],
+                    "scattered_vs_in_front_cpu": timed["scattered"]["cpu_s"] / timed["in front"]["cpu_s"],
+                    "moves_s": timed["moves"]["wall_s"],
+                    "ticks_to_pay": 2 * timed["moves"]["cpu_s"] / saved if saved > 0 else None,
+                }
+            )
+        return {"sessions": SPREAD_SESSIONS, "busy": busy, "cases": rows}
 
     def loop(self) -> dict[str, Any]:
         """The bare loop: batches of k = 0 decode and sampling, nothing around them; and what drawing costs."""

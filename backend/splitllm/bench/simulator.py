@@ -70,15 +70,14 @@ class Simulation:
     ) -> None:
         self.server, self.policy = server, policy
         self._max_sessions = max_sessions
-        rows = max_sessions + 1  # one spare, as in server/serve.py
-        self._scheduler = Scheduler(rows, server.blocks, sla=sla)
-        self.engine = TimedEngine(server, rows)
+        self._scheduler = Scheduler(max_sessions, sla=sla)
+        self.engine = TimedEngine(server, max_sessions)
         limit = kv_bytes if kv_bytes is not None else 1 << 62
         self._budget = KvBudget(limit, server.blocks, server.profile.kv_block_bytes)
         self._sessions: dict[str, _Session] = {}
         self._events: list[tuple[float, int, Callable[[float], None]]] = []
         self._number = itertools.count()
-        self._commands: list[Callable[[float], float]] = []
+        self._commands: list[Callable[[float], None]] = []
         self._busy = False
         self._most = 0
         self.records: list[Record] = []
@@ -120,7 +119,7 @@ class Simulation:
         self._sessions[conversation.name] = session
         self._most = max(self._most, len(self._sessions))
         session.split = plan.split
-        self._command(now, lambda _: self.engine.move(self._scheduler.open(conversation.name, plan.split)))
+        self._command(now, lambda _: self._scheduler.open(conversation.name, plan.split))
         self._ask(session, plan, now, now, extra=0)
 
     def _next_turn(self, session: _Session, now: float) -> None:
@@ -136,7 +135,7 @@ class Simulation:
                 # The client runs its blocks over the whole history to have keys and values of the new ones.
                 now += plan.split * session.client.prefill_ms * session.length / PREFILL_CHUNK
             session.split = plan.split
-            self._command(asked, lambda _: self._resplit(name, plan.split))
+            self._command(asked, lambda _: self._scheduler.resplit(name, plan.split))
         # The last token of the former answer was sent but not run; it comes with the prompt.
         self._ask(session, plan, asked, now, extra=extra + 1)
 
@@ -183,9 +182,8 @@ class Simulation:
         name = session.conversation.name
         values = (_ONE_HIDDEN if session.split else _ONE_ID).repeat(rows, axis=0)
 
-        def feed(_: float) -> float:
+        def feed(_: float) -> None:
             self._scheduler.feed(name, turn, position, values)
-            return 0.0
 
         self._at(arrives, lambda at: self._command(at, feed))
 
@@ -213,12 +211,7 @@ class Simulation:
         del self._sessions[name]
         self._budget.release(name)
 
-        def close(_: float) -> float:
-            spent = self.engine.clear(self._scheduler.row(name))
-            spent += self.engine.move(self._scheduler.close(name))
-            return spent + self.engine.clear(self._scheduler.occupied)
-
-        self._command(session.up(now, HEADER_BYTES), close)
+        self._command(session.up(now, HEADER_BYTES), lambda _: self._scheduler.close(name))
 
     def _plan(self, session: _Session) -> SessionPlan:
         others = [one for one in self._sessions.values() if one.in_turn]
@@ -234,19 +227,15 @@ class Simulation:
 
     # -- server -------------------------------------------------------------------------------------------------------
 
-    def _begin(self, session: _Session, turn: int, start: int, end: int, now: float) -> float:
+    def _begin(self, session: _Session, turn: int, start: int, end: int, now: float) -> None:
         tokens = session.conversation.turns[turn].answer_tokens
         answer = Generation(SamplingParams(), max_tokens=tokens, end_tokens=())
         self._scheduler.begin(
             session.conversation.name, turn, start=start, prompt_end=end, generation=answer, now_ms=now
         )
-        return 0.0
 
-    def _resplit(self, name: str, split: int) -> float:
-        return self.engine.move(self._scheduler.resplit(name, split)) + self.engine.clear(self._scheduler.occupied)
-
-    def _command(self, now: float, command: Callable[[float], float]) -> None:
-        """Ask the engine's thread for something; it takes what is asked between two ticks. A command answers its ms."""
+    def _command(self, now: float, command: Callable[[float], None]) -> None:
+        """Ask the engine's thread for something; it takes what is asked between two ticks."""
         self._commands.append(command)
         if not self._busy:
             self._busy = True
@@ -257,8 +246,9 @@ class Simulation:
         asked, self._commands = self._commands, []
         begun = now
         for command in asked:
-            now += command(now)
-        batch, names = self._scheduler.schedule(now)
+            command(now)
+        seating, batch, names = self._scheduler.schedule(now)
+        now += self.engine.move(seating.moves) + sum(map(self.engine.clear, seating.freed))
         if not names:
             if now > begun or self._commands:
                 self._at(now, self._tick)

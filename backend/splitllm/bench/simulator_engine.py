@@ -7,7 +7,7 @@ logits. A test holds the two side by side.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -157,21 +157,23 @@ class TimedEngine:
 
     def move(self, moves: Sequence[Move]) -> float:
         """Milliseconds for copying rows."""
-        milliseconds = 0.0
-        for move in moves:
-            length = int(self._lengths[move.source])
-            held = (self.server.blocks - move.split) * self.server.profile.kv_block_bytes * length
-            milliseconds += held / self.server.copy_bytes_per_ms
+        held = [int(self._lengths[move.source]) for move in moves]
+        for move, length in zip(moves, held, strict=True):
             self._lengths[move.target] = length
-        self.spent.copy_ms += milliseconds
-        return milliseconds
+        return self._copied(
+            (self.server.blocks - move.split) * length
+            for move, length in zip(moves, held, strict=True)
+            if move.source != move.target
+        )
 
     def clear(self, row: int) -> float:
         """Milliseconds for overwriting a row."""
-        held = self.server.blocks * self.server.profile.kv_block_bytes * int(self._lengths[row])
-        milliseconds = held / self.server.copy_bytes_per_ms
-        self._lengths[row] = 0
-        self.spent.copy_ms += milliseconds
+        length, self._lengths[row] = int(self._lengths[row]), 0
+        return self._copied([self.server.blocks * length])
+
+    def _copied(self, block_positions: Iterable[int]) -> float:
+        held = self.server.profile.kv_block_bytes * sum(block_positions)
+        self.spent.copy_ms += (milliseconds := held / self.server.copy_bytes_per_ms)
         return milliseconds
 
     def _decode(self, works: Sequence[Work]) -> None:

@@ -17,8 +17,8 @@ from .tables import columns
 
 _DESCRIPTION = """\
 Measure the engine by itself: prefill, decode by batch and context, 32 sessions with splits spread from none to all
-blocks against all at none, idle rows, and the bare loop with sampling. Cases are interleaved and figures are medians
-over rounds, because machines are shared: trust ratios, not times.
+blocks against all at none, idle rows among busy ones, and the bare loop with sampling. Cases are interleaved and
+figures are medians over rounds, because machines are shared: trust ratios, not times.
 """
 
 
@@ -86,6 +86,10 @@ def _report(result: dict[str, Any]) -> str:
                 f"{case['together_vs_apart_cpu']:.2f}",
             )
         )
+    seats: list[tuple[str, ...]] = [("16 of 32 sessions decode: context", "scattered vs in front", "processor time")]
+    for case in result["seats"]["cases"]:
+        ratios = (case["scattered_vs_in_front"], case["scattered_vs_in_front_cpu"])
+        seats.append((str(case["context"]), *(f"{ratio:.2f}" for ratio in ratios)))
     loop: list[tuple[str, ...]] = [("bare loop: sessions", "tokens/s")]
     loop += [(str(case["sessions"]), f"{case['tokens_per_s']:.1f}") for case in result["loop"]["cases"]]
     draw: list[tuple[str, ...]] = [("drawing 32 tokens", "ms")]
@@ -93,4 +97,4 @@ def _report(result: dict[str, Any]) -> str:
     gaps: list[tuple[str, ...]] = [("event loop kept waiting, ms", "median", "99 %", "longest")]
     for name, case in (("engine idle", "idle_ms"), ("32 sessions decode", "decoding_ms")):
         gaps.append((name, *(f"{result['event_loop'][case][figure]:.1f}" for figure in ("median", "p99", "longest"))))
-    return "\n\n".join(columns(table) for table in (prefill, decode, splits, idle, loop, draw, gaps))
+    return "\n\n".join(columns(table) for table in (prefill, decode, splits, idle, seats, loop, draw, gaps))

@@ -42,7 +42,10 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     def move(self, moves: Sequence[Move]) -> None:
-        """Copy rows, in order."""
+        """Copy rows, all at once: each target then holds what its source held before, from the move's split on.
+
+        It holds nothing else: what was there is overwritten. A source that is no target keeps what it holds.
+        """
 
     @abc.abstractmethod
     def clear(self, row: int) -> None:

@@ -50,8 +50,9 @@ class FakeEngine(Engine):
 
     def move(self, moves: Sequence[Move]) -> None:
         """See Engine."""
-        for move in moves:
-            self._memory[move.target] = self._memory[move.source]
+        held = [self._memory[move.source] * (move.split < self.spec.blocks) for move in moves]
+        for move, numbers in zip(moves, held, strict=True):
+            self._memory[move.target] = numbers
 
     def clear(self, row: int) -> None:
         """See Engine."""

@@ -71,10 +71,9 @@ def load(config: ServerConfig) -> Server:
         MachineError: the device cannot be used.
     """
     bundle = Bundle.open(config.bundle)
-    # One row is spare: an open session changes rows when its split changes.
     engine = OnnxEngine(
         bundle,
-        rows=config.max_sessions + 1,
+        rows=config.max_sessions,
         capacity=bundle.spec.max_context,
         threads=config.threads,
         device=config.device,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -18,9 +19,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from ...bundle import DTYPES, BlockFiles, Bundle
-from ...slots import Move
 from ...types import PREFILL_CHUNK, Span
-from ..memory import KvRows, Memory, Tensor, host_tensor
+from ..memory import KvRows, Memory, RowMove, Tensor, host_tensor
 from .runtime import bind, load, memory_of, session_options
 
 #: Bindings kept per block: a batch's rows change as sessions come, go and wait, and what was bound comes back soon.
@@ -181,14 +181,15 @@ class OnnxBlocks:
         states = self.prefill(hidden, position, row, self.span.start, end=end)
         return self.memory.download(states, 0, len(hidden))
 
-    def copy(self, move: Move, length: int) -> None:
-        """Copy the first `length` positions of a row, in the blocks that the row's session uses."""
-        for entry in self._blocks[max(0, move.split - self.span.start) :]:
-            entry.key.copy(move.source, move.target, length)
-            entry.value.copy(move.source, move.target, length)
+    def move(self, moves: Mapping[int, Sequence[RowMove]]) -> None:
+        """Copy rows, for each block its own."""
+        for block, of_block in moves.items():
+            entry = self._blocks[block - self.span.start]
+            entry.key.move(of_block)
+            entry.value.move(of_block)
 
-    def clear(self, row: int, length: int) -> None:
-        """Overwrite the first `length` positions of a row with zeros."""
-        for entry in self._blocks:
+    def clear(self, row: int, length: int, start: int = 0) -> None:
+        """Overwrite the first `length` positions of a row with zeros, in the blocks from `start` on."""
+        for entry in self._blocks[max(0, start - self.span.start) :]:
             entry.key.clear(row, length)
             entry.value.clear(row, length)

@@ -18,7 +18,7 @@ from ...types import PREFILL_CHUNK, BlockTimes, Float32Array, ModelSpec, Span
 from ...work import Batch, Work
 from ..base import Engine, check_batch
 from ..decode_rows import BRIDGED_ROWS, joint_runs
-from ..memory import Memory, Tensor, host_tensor
+from ..memory import Memory, RowMove, Tensor, host_tensor
 from .blocks import OnnxBlocks
 from .choice import choose
 from .runtime import bind, load, session_options
@@ -73,8 +73,10 @@ class OnnxEngine(Engine):
         self.stage_seconds = np.zeros((2, self.spec.blocks + 1))
         #: Positions that each row holds; tells where an idle row may be written to without harm.
         self._lengths = np.zeros(rows, np.int32)
-        #: Highest length a row ever had since it was cleared: what clear() must overwrite.
+        #: Positions of a row that may hold something since it was cleared: what clear() must overwrite.
         self._dirty = np.zeros(rows, np.int32)
+        #: Lowest block that a row was written in since it was cleared.
+        self._lowest = np.full(rows, self.spec.blocks, np.int32)
 
     # -- Engine -------------------------------------------------------------------------------------------------------
 
@@ -96,17 +98,37 @@ class OnnxEngine(Engine):
         return self._run_head(wanted, of_prefill=wanted - sum(work.wants_logits for work in batch.decode))
 
     def move(self, moves: Sequence[Move]) -> None:
-        """See Engine."""
-        for move in moves:
-            length = int(self._lengths[move.source])
-            self._blocks.copy(move, length)
-            self._lengths[move.target] = length
-            self._dirty[move.target] = max(self._dirty[move.target], length)
+        """See Engine.
+
+        What a longer session leaves behind a shorter one goes back to the system where it is more than the shorter one
+        holds: pages come at a price, and so a row keeps up to twice what it needs.
+        """
+        held = [(int(self._lengths[move.source]), int(self._lowest[move.source])) for move in moves]
+        by_block: dict[int, list[RowMove]] = {}
+        after: list[tuple[int, int, int]] = []  # length, written, lowest of each target
+        for move, (length, lowest) in zip(moves, held, strict=True):
+            first, used_from, used = max(move.split, lowest), int(self._lowest[move.target]), self._written(move.target)
+            give_back = used > 2 * length
+            for block in range(min(first, used_from), self.spec.blocks):
+                if block < first or move.source != move.target:
+                    kept, stale = length * (block >= first), used * (block >= used_from)
+                    by_block.setdefault(block, []).append(
+                        RowMove(move.source, move.target, kept, stale, give_back or not kept)
+                    )
+            after.append((length, length if give_back else max(length, used), first))
+        self._blocks.move(by_block)
+        for move, state in zip(moves, after, strict=True):
+            self._lengths[move.target], self._dirty[move.target], self._lowest[move.target] = state
 
     def clear(self, row: int) -> None:
         """See Engine."""
-        self._blocks.clear(row, int(self._dirty[row]) + 1)  # one more: an idle row is written behind its end
+        self._blocks.clear(row, self._written(row), int(self._lowest[row]))
         self._lengths[row] = self._dirty[row] = 0
+        self._lowest[row] = self.spec.blocks
+
+    def _written(self, row: int) -> int:
+        """Positions of a row that may hold something: an idle row is written one behind its end."""
+        return min(int(self._dirty[row]) + 1, self.capacity)
 
     def measure(self) -> BlockTimes:
         """See Engine: medians over a few runs, after one that warms up, in row 0."""
@@ -116,7 +138,7 @@ class OnnxEngine(Engine):
         prefill = _median_ms(lambda: blocks.prefill(hidden, 0, 0, last))
         decode = _median_ms(lambda: blocks.prefill(hidden[:1], chunk, 0, last))
         head = _median_ms(lambda: self._head.run(1))
-        self._dirty[0] = chunk + 1
+        self._dirty[0], self._lowest[0] = chunk + 1, last
         self.clear(0)
         return BlockTimes(decode, prefill, chunk, head)
 
@@ -131,6 +153,7 @@ class OnnxEngine(Engine):
         states = self._blocks.prefill(hidden, work.position, work.row, work.split, self.stage_seconds[0])
         self._lengths[work.row] = work.position + work.tokens
         self._dirty[work.row] = max(self._dirty[work.row], self._lengths[work.row])
+        self._lowest[work.row] = min(self._lowest[work.row], work.split)
         return states
 
     def _run_decode(self, works: Sequence[Work]) -> Tensor:
@@ -155,6 +178,8 @@ class OnnxEngine(Engine):
                 while joined < len(by_row) and splits[joined] <= block:
                     joined += 1
                 runs = joint_runs(rows[:joined].tolist(), full, self.bridged_rows)
+                for first, end in runs:
+                    np.minimum(self._lowest[first:end], block, out=self._lowest[first:end])
             begun = time.perf_counter()
             for first, end in runs:
                 self._blocks.run(block, self._lane, first, end - first)

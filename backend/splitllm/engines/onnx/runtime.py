@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from ...bundle import BlockFiles, HeadFiles
 from ...errors import BundleError, MachineError
-from ..memory import HostMemory, Memory, Tensor, host_tensor
+from ..memory import ASIDE, HostMemory, Memory, RowMove, Tensor, host_tensor, one_by_one
 
 _PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -105,6 +105,7 @@ class DeviceMemory:
     def __init__(self, device: str) -> None:
         self.device = device
         self._session = _copy_session(device)
+        self._aside: dict[tuple[int, np.dtype[Any]], Tensor] = {}
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Tensor:
         """See Memory."""
@@ -137,6 +138,13 @@ class DeviceMemory:
         self._run((source.device, source.pointer + first * source.row_bytes), ("cpu", array.ctypes.data), array.nbytes)
         return array
 
+    def aside(self, like: Tensor) -> Tensor:
+        """Memory for one row like those of a tensor; all users leave zeros in it."""
+        key = (like.row_bytes, like.dtype)
+        if key not in self._aside:
+            self._aside[key] = self.empty((1, *like.shape[1:]), like.dtype)
+        return self._aside[key]
+
     def _copy(self, device: str, data: NDArray[np.uint8], target: Tensor, to: int) -> None:
         self._run((device, data.ctypes.data), (target.device, target.pointer + to * target.row_bytes), data.nbytes)
 
@@ -157,9 +165,20 @@ class DeviceKvRows:
         self.tensor = memory.empty(shape, dtype)
         self._zeros = np.zeros(math.prod(shape[1:]), dtype)
 
-    def copy(self, source: int, target: int, length: int) -> None:  # noqa: ARG002  # whole rows, see the class
+    def move(self, moves: Sequence[RowMove]) -> None:
         """See KvRows."""
-        self._memory.copy_rows(self.tensor, source, self.tensor, target, 1)
+        aside = self._memory.aside(self.tensor)
+        ordered = one_by_one(moves)
+        for move in ordered:
+            source, at = (aside, 0) if move.source == ASIDE else (self.tensor, move.source)
+            if move.target == ASIDE:
+                self._memory.copy_rows(source, at, aside, 0, 1)
+            elif move.length:
+                self._memory.copy_rows(source, at, self.tensor, move.target, 1)
+            else:
+                self.clear(move.target, move.used)
+        if any(move.target == ASIDE for move in ordered):
+            self._memory.copy_rows(host_tensor(self._zeros[None]), 0, aside, 0, 1)
 
     def clear(self, row: int, length: int) -> None:  # noqa: ARG002  # whole rows, see the class
         """See KvRows."""
