@@ -117,7 +117,8 @@ def likelihood(model: Path, text: Path | None) -> dict[str, Any]:
         return {name: asdict(quality) for name, quality in found.items()}
 
 
-def _matrix(k: int, n: int) -> Part:
+def matrix(k: int, n: int) -> Part:
+    """A graph of one product, x [rows, k] with a random matrix."""
     weight = torch.randn(n, k, generator=torch.Generator().manual_seed(0)).mul_(k**-0.5).t()
     node = helper.make_node("MatMul", ["x", "w"], ["y"], "proj")
     values = [helper.make_tensor_value_info("x", 1, ["rows", k]), helper.make_tensor_value_info("y", 1, ["rows", n])]
@@ -146,7 +147,7 @@ def times() -> dict[str, Any]:
     """Milliseconds of one product, by shape, format and rows."""
     result: dict[str, Any] = {}
     for shape, (k, n) in SHAPES.items():
-        exact = _matrix(k, n)
+        exact = matrix(k, n)
         parts = {"float32 MatMul": exact, "float32 FusedMatMul": as_stored(exact), "float16 MatMul": to_float16(exact)}
         for name, form in FORMATS.items():
             if (form.bits, form.accuracy_level) != SLOW or shape == next(iter(SHAPES)):

@@ -62,7 +62,9 @@ async ({ graph, weights, name, steps, backend }) => {
 """
 
 
-class _Handler(http.server.SimpleHTTPRequestHandler):
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    """Files of a folder, with the types that a browser asks of modules."""
+
     extensions_map: ClassVar = {".mjs": "text/javascript", ".wasm": "application/wasm", "": "application/octet-stream"}
 
     def log_message(self, *_: Any) -> None:
@@ -79,7 +81,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(folder: Path) -> Iterator[str]:
-    handler = functools.partial(_Handler, directory=str(folder))
+    handler = functools.partial(QuietHandler, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"
