@@ -13,15 +13,21 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from ..planner.brute_force import brute_force
-from ..planner.dp import Solution, solve_dp
+from ..planner.dp import solve_dp
 from ..planner.evaluate import evaluate
 from ..planner.exact import Tables
 from ..planner.greedy import greedy_prefix, greedy_ratio
+from ..planner.marginal import Load
 from ..planner.problem import Link, Phase, Placement, Problem, Side
+from ..planner.profile import EngineProfile, Grid
+from ..planner.session_plan import EXPECTED_ANSWER_TOKENS, Held, KvMemory, plan_session
+from ..types import ClientReport, ModelSpec, SessionPlan, Sla
 
+T = TypeVar("T")
 KINDS: Final = ("alike", "measured", "arbitrary")
 STAGES: Final = 96
 _REPEATS: Final = 3
@@ -87,13 +93,17 @@ def problems(case: Case, count: int, stages: int = STAGES) -> Iterator[Problem]:
 
 
 def measure(count: int, checks: int) -> dict[str, Any]:
-    """Time `count` problems per kind and case, and compare `checks` small problems per case with brute force."""
+    """Time `count` problems per kind and case, and compare `checks` small problems per case with brute force.
+
+    `sessions` times as many whole plans as `splitllm serve` makes them.
+    """
     return {
         "stages": STAGES,
         "phases": 2,
         "kinds": list(KINDS),
         "repeats": _REPEATS,
         "cases": [_rounded({**_timed(case, count), **_checked(case, checks)}) for case in CASES],
+        "sessions": _timed_sessions(len(KINDS) * count),
     }
 
 
@@ -101,9 +111,10 @@ def _timed(case: Case, count: int) -> dict[str, Any]:
     """Best of three runs for every problem that takes no longer than 200 ms."""
     times, solutions, saved, greedy = [], [], [], []
     for problem in problems(case, count):
-        runs = [_clocked(problem)]
+        solve = partial(solve_dp, problem)
+        runs = [_clocked(solve)]
         while len(runs) < _REPEATS and runs[0][0] <= _LONG_MS:
-            runs.append(_clocked(problem))
+            runs.append(_clocked(solve))
         times.append(min(spent for spent, _ in runs))
         solutions.append(runs[0][1])
         if solutions[-1].feasible:
@@ -115,14 +126,55 @@ def _timed(case: Case, count: int) -> dict[str, Any]:
         "target_ms": case.target_ms,
         "problems": len(times),
         "feasible": sum(one.feasible for one in solutions),
-        "median_ms": statistics.median(times),
-        "p95_ms": _percentile(times, 0.95),
-        "worst_ms": max(times),
+        **_quantiles(times),
         "exact": sum(one.gap == 0 for one in solutions),
         "worst_gap": max(one.gap for one in solutions),
         "saved": statistics.fmean(saved or [0]),
         "better_greedy_saved": statistics.fmean(greedy or [0]),
     }
+
+
+def session_plans(count: int) -> Iterator[Callable[[], SessionPlan]]:
+    """`count` plans of sessions as `splitllm serve` makes them, on a model of 94 blocks (96 stages) and measured costs.
+
+    Every second joins up to 32 others, every third is under way, every fifth client is too slow to run all blocks.
+    """
+    blocks = STAGES - 2
+    spec = ModelSpec("bench", blocks, 576, 9, 3, 64, 49152, 4096, ())
+    for seed in range(count):
+        chance = random.Random(f"session/{seed}")
+        rows, contexts = (1, 2, 4, 8, 16, 32, 64), (16, 256, 1024)
+        ms = [[(0.2 + 0.03 * n) * (1 + c / 2000) * chance.uniform(0.9, 1.1) for c in contexts] for n in rows]
+        decode = Grid.smoothed(rows, contexts, ms)
+        profile = EngineProfile(decode, decode.scaled(1.5), Grid((1, 32), (0,), ((1.5,), (4.8,))), kv_block_bytes=1536)
+        others = [chance.randrange(blocks + 1) for _ in range(chance.randint(1, 32))] if seed % 2 else []
+        speed = 20.0 if seed % 5 == 0 else chance.uniform(0.1, 1)
+        report = ClientReport("webgpu", "float32", blocks, speed, 3 * speed, 64, chance.randint(1, 4) << 30)
+        link = Link(
+            chance.uniform(1, 40), chance.uniform(1, 40), chance.uniform(500, 5000), chance.uniform(1000, 20_000)
+        )
+        yield partial(
+            plan_session, spec, report, profile, link, Sla(),
+            prompt_tokens=chance.randint(1, 500), expected_tokens=EXPECTED_ANSWER_TOKENS, wire_bytes=2,
+            block_bytes=14 << 20, requested=None,
+            load=Load.of(others, blocks, context=chance.uniform(0, 1000)),
+            held=Held(chance.randrange(blocks + 1), chance.randint(1, 1000)) if seed % 3 == 0 else None,
+            kv_memory=KvMemory(1e10, chance.uniform(0, 1e10), 2048),
+        )  # fmt: skip
+
+
+def _timed_sessions(count: int) -> dict[str, Any]:
+    """Best of three for every plan."""
+    times, splits = [], set()
+    for make in session_plans(count):
+        runs = [_clocked(make) for _ in range(_REPEATS)]
+        times.append(min(spent for spent, _ in runs))
+        splits.add(runs[0][1].split)
+    return _rounded({"target_ms": 1.0, "plans": len(times), "different_splits": len(splits), **_quantiles(times)})
+
+
+def _quantiles(times: Sequence[float]) -> dict[str, float]:
+    return {"median_ms": statistics.median(times), "p95_ms": _percentile(times, 0.95), "worst_ms": max(times)}
 
 
 def _rounded(case: dict[str, Any]) -> dict[str, Any]:
@@ -135,11 +187,11 @@ def _saved(tables: Tables, placement: Placement) -> float:
     return found.saved_fraction if found.feasible else 0.0
 
 
-def _clocked(problem: Problem) -> tuple[float, Solution]:
+def _clocked(make: Callable[[], T]) -> tuple[float, T]:
     """Milliseconds of processor time: planning waits for nothing, and the machine may have other work."""
     start = time.process_time_ns()
-    solution = solve_dp(problem)
-    return (time.process_time_ns() - start) / 1e6, solution
+    made = make()
+    return (time.process_time_ns() - start) / 1e6, made
 
 
 def _checked(case: Case, count: int) -> dict[str, Any]:

@@ -66,4 +66,6 @@ def _table(result: dict[str, Any]) -> str:
                 *(f"{100 * case[key]:.1f} %" for key in ("saved", "better_greedy_saved")),
             )
         )
-    return columns(rows)
+    whole = result["sessions"]
+    times = ", ".join(f"{whole[key]:.2f} ms" for key in ("median_ms", "p95_ms", "worst_ms"))
+    return f"{columns(rows)}\n\nwhole plans of sessions, target {whole['target_ms']:g} ms: median, 95 %, worst {times}"

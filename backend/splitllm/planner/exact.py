@@ -69,6 +69,16 @@ class Axis:
         """`total` in the unit the problem was written in."""
         return total / self.scale
 
+    def values(self, totals: Sequence[int]) -> list[float]:
+        """The same of several at once."""
+        scale = self.scale
+        return [total / scale for total in totals]
+
+    def exceeded(self, totals: Sequence[int]) -> list[bool]:
+        """Which of several break the limit."""
+        limit = self.limit
+        return [False] * len(totals) if limit is None else [total > limit for total in totals]
+
 
 @dataclass(frozen=True, slots=True)
 class Tables:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from ..types import PREFILL_CHUNK
 from .profile import EngineProfile
@@ -98,12 +99,17 @@ class SessionCosts:
             embed_ms=profile.embed_row_ms,
         )
 
-    def server_ms(self, split: int, answer_tokens: int) -> float:
-        """Marginal milliseconds of the engine for the prompt and an answer of `answer_tokens`; memory's price aside."""
-        blocks = len(self.step_cost_ms) - split
-        embed = self.embed_ms if split == 0 else 0.0
-        prompt = blocks * self.prompt_ms + self.prompt_head_ms + embed
-        return prompt + answer_tokens * (sum(self.step_cost_ms[split:]) + self.head_cost_ms + embed)
+    def server_ms(self, answer_tokens: int) -> list[float]:
+        """By split: marginal milliseconds of the engine for the prompt and an answer; memory's price aside."""
+        blocks = len(self.step_cost_ms)
+        steps = list(accumulate(reversed(self.step_cost_ms), initial=0.0))
+        steps.reverse()
+        total = [
+            (blocks - split) * self.prompt_ms + self.prompt_head_ms + answer_tokens * (step + self.head_cost_ms)
+            for split, step in enumerate(steps)
+        ]
+        total[0] += self.embed_ms * (1 + answer_tokens)
+        return total
 
 
 def kv_price(kv_bytes: float, held_ms: float, *, limit_bytes: float, others_bytes: float) -> float:

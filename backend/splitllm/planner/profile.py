@@ -70,34 +70,35 @@ class Grid:
         """Milliseconds of a run; 0 without rows."""
         if rows <= 0:
             return 0.0
+        before = _segment(self.contexts, context)
         if len(self.rows) == 1:
             # One point says nothing of a fixed part: every row then costs alike.
-            return self._on_line(self.ms[0], context) * rows / self.rows[0]
+            return self._on_line(self.ms[0], before) * rows / self.rows[0]
         i, along = _segment(self.rows, rows)
-        low, high = self._on_line(self.ms[i], context), self._on_line(self.ms[i + 1], context)
+        low, high = self._on_line(self.ms[i], before), self._on_line(self.ms[i + 1], before)
         if along <= 1:
             return low + along * (high - low)
-        return high + (rows - self.rows[-1]) * self._row_slope(context)
+        return high + (rows - self.rows[-1]) * self._row_slope(before)
 
-    def _on_line(self, line: Sequence[float], context: float) -> float:
+    def _on_line(self, line: Sequence[float], before: tuple[int, float]) -> float:
         if len(line) == 1:
             return line[0]
-        j, along = _segment(self.contexts, context)
+        j, along = before
         if along <= 1:
             return line[j] + along * (line[j + 1] - line[j])
         # Steeper than every line of fewer rows: otherwise two lines would cross far out, and more rows would cost less.
         slopes = [other[-1] - other[-2] for other in self.ms if other[-1] <= line[-1]]
         return line[-1] + (along - 1) * max(slopes)
 
-    def _row_slope(self, context: float) -> float:
+    def _row_slope(self, before: tuple[int, float]) -> float:
         """Milliseconds per row beyond the last measured number of rows; never less for a longer context."""
         slopes, steepest = [], 0.0
-        for before, last in zip(self.ms[-2], self.ms[-1], strict=True):
-            steepest = max(steepest, (last - before) / (self.rows[-1] - self.rows[-2]))
+        for last_but_one, last in zip(self.ms[-2], self.ms[-1], strict=True):
+            steepest = max(steepest, (last - last_but_one) / (self.rows[-1] - self.rows[-2]))
             slopes.append(steepest)
         if len(slopes) == 1:
             return slopes[0]
-        j, along = _segment(self.contexts, context)
+        j, along = before
         return slopes[j] + along * (slopes[j + 1] - slopes[j])
 
     def scaled(self, factor: float) -> Grid:
@@ -242,9 +243,9 @@ def _segment(axis: Sequence[int], value: float) -> tuple[int, float]:
     """Segment of `axis` that holds `value`, and how far along: above 1 beyond the end, 0 before the beginning."""
     if len(axis) == 1:
         return 0, 0.0
-    index = min(max(bisect_right(axis, value) - 1, 0), len(axis) - 2)
-    low, high = axis[index], axis[index + 1]
-    return index, max(0.0, (value - low) / (high - low))
+    index = bisect_right(axis, value, 1, len(axis) - 1) - 1
+    low = axis[index]
+    return index, (value - low) / (axis[index + 1] - low) if value > low else 0.0
 
 
 def _check_axis(axis: Sequence[int], name: str, *, least: int) -> None:

@@ -19,23 +19,23 @@ A client that is not measured, holds no block or has no backend runs none, unles
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 from ..errors import ProblemError, TurnError
 from ..types import BlockTimes, ClientReport, Link, ModelSpec, SessionPlan, Sla
-from .evaluate import evaluate
+from .candidates import Candidate, Candidates, Change
 from .exact import Tables
 from .marginal import Load, SessionCosts, kv_price
 from .one_cut import CutTable
-from .problem import Problem, Side
+from .problem import Problem
 from .profile import EngineProfile
-from .session_problem import EMBED, Session, server_problem, split_problem
-from .session_reason import Candidate, chosen_reason, forced_reason, relief_reason
+from .session_problem import Session, split_problem
+from .session_reason import chosen_reason, forced_reason, relief_reason
 
 #: Tokens an answer is expected to have; the weight of the decode phase in a session's plan.
 EXPECTED_ANSWER_TOKENS: Final = 200
-_TOLERANCE: Final = 1 + 1e-9
 _LONGEST_CONTEXT: Final = 1 << 24
 
 
@@ -105,17 +105,14 @@ def plan_session(
         _check_requested(requested, session)
     costs = _costs(spec, engine, rows=rows, tokens=tokens, load=load, held=held, kv_memory=kv_memory)
     problem = split_problem(spec, session, costs, link, rows=rows, tokens=tokens, wire_bytes=wire_bytes)
-    change = _Change.of(engine, session, costs, problem, rows=rows, held=held)
-    candidates = [change.add_to(_on_the_server(problem), session)]
-    best = candidates[0]
     able = session.willing > 0 and session.backend and session.measured
-    if session.ready > 0 and (requested is not None or able):
-        cuts = CutTable.of(Tables.of(problem))
-        splits = [_split(cuts, split, session) for split in range(1, session.blocks + 1)]
-        candidates += [change.add_to(split, session) for split in splits]
-        best = _best(candidates, cuts) if change.is_none else _best_of_all(candidates)
+    alone = session.ready == 0 or not (requested is not None or able)
+    candidates = Candidates.of(CutTable.of(Tables.of(problem)), session, alone=alone)
+    if held is not None and (held.positions > 0 or held.margin != 1):
+        candidates = candidates.changing(_change(engine, session, costs, problem, rows, held))
+    best = candidates.best()
+    server_ms = costs.server_ms(tokens)
 
-    figures = _Figures(costs, tokens)
     if requested is None and not best.keeps_promise and load is not None and load.head_rows > 0:
         calm = plan_session(
             spec,
@@ -132,86 +129,30 @@ def plan_session(
         )
         if calm.feasible and calm.split > best.split:
             chosen = candidates[calm.split]
-            return _plan(candidates, chosen, calm.bound, relief_reason(chosen, session), figures)
+            return _plan(candidates, chosen, calm.bound, relief_reason(chosen, session), server_ms)
     if requested is not None:
         chosen = candidates[requested]
-        return _plan(candidates, chosen, "forced", forced_reason(chosen, session), figures)
+        return _plan(candidates, chosen, "forced", forced_reason(chosen, session), server_ms)
     bound = _bound(candidates, best, session)
-    return _plan(candidates, best, bound, chosen_reason(candidates, best, bound, session), figures)
+    return _plan(candidates, best, bound, chosen_reason(candidates, best, bound, session), server_ms)
 
 
-@dataclass(frozen=True, slots=True)
-class _Change:
-    """What changing to another split adds to the first token's time and to the cost, per block; see `Held`."""
-
-    held: Held | None
-    client_ms: float = 0.0  # one block over the history
-    server_ms: float = 0.0
-    travel_ms: float = 0.0  # the history's rows
-
-    @classmethod
-    def of(
-        cls,
-        engine: EngineProfile | BlockTimes,
-        session: Session,
-        costs: SessionCosts,
-        problem: Problem,
-        *,
-        rows: int,
-        held: Held | None,
-    ) -> _Change:
-        if held is None or held.positions < 1:
-            return cls(held)
-        # One chunk a tick, as the prompt's.
-        waits = costs.chunk_wait_ms * held.positions / rows
-        history = problem.phases[0].input_bytes[1] * held.positions / rows / problem.link.up_bytes_per_ms
-        return cls(
-            held,
-            client_ms=(session.client_prefill_ms or 0.0) * held.positions / rows,
-            server_ms=_profile(engine).prompt_ms(held.positions),
-            travel_ms=history + waits,
-        )
-
-    @property
-    def is_none(self) -> bool:
-        return self.held is None or (self.held.positions < 1 and self.held.margin == 1)
-
-    def add_to(self, one: Candidate, session: Session) -> Candidate:
-        """The candidate with what changing to it takes; limits are judged anew."""
-        held = self.held
-        if held is None or one.split == held.split:
-            return one
-        ttft = one.split * self.client_ms
-        cost = 0.0
-        if one.split < held.split:
-            cost = (session.blocks - one.split) * self.server_ms
-            ttft += cost + (self.travel_ms if one.split else 0.0)
-        margin = held.margin if one.split > held.split else 1.0
-        late = {"ttft": one.ttft_ms + ttft > session.ttft_ms * margin * _TOLERANCE}
-        late["tpot"] = one.tpot_ms > session.tpot_ms * margin * _TOLERANCE
-        order = ("tpot", "ttft", "memory", "effort", "blocks_ready")
-        return replace(
-            one,
-            ttft_ms=one.ttft_ms + ttft,
-            weighted_ms=one.weighted_ms + ttft,
-            cost_ms=one.cost_ms + cost,
-            rejected_by=tuple(name for name in order if name in one.rejected_by or late.get(name, False)),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Figures:
-    """What a split costs the engine in time alone, as an operator pays; see `SessionCosts.server_ms`."""
-
-    costs: SessionCosts
-    tokens: int
-
-    def server_ms(self, split: int) -> float:
-        return self.costs.server_ms(split, self.tokens)
-
-    def saved(self, split: int) -> float:
-        alone = self.server_ms(0)
-        return max(0.0, 1 - self.server_ms(split) / alone) if alone > 0 else 0.0
+def _change(
+    engine: EngineProfile | BlockTimes, session: Session, costs: SessionCosts, problem: Problem, rows: int, held: Held
+) -> Change:
+    """What changing the split of a conversation under way takes, per block; see `Held`."""
+    if held.positions < 1:
+        return Change(held.split, held.margin)
+    # One chunk a tick, as the prompt's.
+    waits = costs.chunk_wait_ms * held.positions / rows
+    history = problem.phases[0].input_bytes[1] * held.positions / rows / problem.link.up_bytes_per_ms
+    return Change(
+        held.split,
+        held.margin,
+        client_ms=(session.client_prefill_ms or 0.0) * held.positions / rows,
+        server_ms=_profile(engine).prompt_ms(held.positions),
+        travel_ms=history + waits,
+    )
 
 
 def _costs(
@@ -264,63 +205,7 @@ def _check_requested(requested: int, session: Session) -> None:
         )
 
 
-def _on_the_server(problem: Problem) -> Candidate:
-    alone = evaluate(server_problem(problem), (Side.SERVER,) * len(problem.stages))
-    names = {"prefill": "ttft", "decode": "tpot"}
-    return Candidate(
-        split=0,
-        ttft_ms=alone.latency_ms["prefill"],
-        tpot_ms=alone.latency_ms["decode"],
-        weighted_ms=alone.weighted_ms,
-        cost_ms=alone.server_cost,
-        rejected_by=tuple(sorted((names[failed.subject] for failed in alone.failures), reverse=True)),
-    )
-
-
-def _split(cuts: CutTable, split: int, session: Session) -> Candidate:
-    """One split of 1 or more, also where the client cannot run it yet; limits that blocks cannot mend come first."""
-    tables, cut = cuts.tables, split + EMBED
-    prefill, decode = tables.latency
-    ttft, tpot = (column[cut] for column in cuts.latency)
-    checks = (
-        ("tpot", decode.holds(tpot)),
-        ("ttft", prefill.holds(ttft)),
-        ("memory", tables.memory.holds(cuts.memory[cut])),
-        ("effort", split <= session.willing),
-        ("blocks_ready", split <= session.ready),
-    )
-    return Candidate(
-        split=split,
-        ttft_ms=prefill.value(ttft),
-        tpot_ms=decode.value(tpot),
-        weighted_ms=tables.weighted.value(cuts.weighted[cut]),
-        cost_ms=tables.cost.value(cuts.cost[cut]),
-        rejected_by=tuple(name for name, holds in checks if not holds),
-    )
-
-
-def _best(candidates: list[Candidate], cuts: CutTable) -> Candidate:
-    """The cheapest split within every limit, otherwise the fastest; a split of 0 costs the server most."""
-    alone = candidates[0]
-    cut = cuts.best()
-    if cut is not None:
-        return candidates[cut - EMBED]
-    cut = cuts.fastest()
-    if alone.keeps_promise or cut is None or alone.weighted_ms <= candidates[cut - EMBED].weighted_ms:
-        return alone
-    return candidates[cut - EMBED]
-
-
-def _best_of_all(candidates: list[Candidate]) -> Candidate:
-    """The same where changing the split costs something: the table of cuts does not know of it."""
-    kept = [one for one in candidates if not one.rejected_by]
-    if kept:
-        return min(kept, key=lambda one: (one.cost_ms, one.weighted_ms, one.split))
-    possible = [one for one in candidates if set(one.rejected_by) <= {"ttft", "tpot"}]
-    return min(possible, key=lambda one: (one.weighted_ms, one.cost_ms, one.split))
-
-
-def _bound(candidates: list[Candidate], best: Candidate, session: Session) -> str:
+def _bound(candidates: Candidates, best: Candidate, session: Session) -> str:
     """What kept the split from being larger: the first thing that forbids one block more."""
     if best.split == session.blocks:
         return "model"
@@ -328,28 +213,31 @@ def _bound(candidates: list[Candidate], best: Candidate, session: Session) -> st
         if session.backend and session.ready == 0:
             return "blocks_ready"
         return "effort" if session.backend and session.measured else "backend"
-    rejected = candidates[best.split + 1].rejected_by
+    rejected = candidates.rejected_by(best.split + 1)
     return rejected[0] if rejected else "tpot"  # a tie in cost, which went to the faster
 
 
-def _plan(candidates: list[Candidate], chosen: Candidate, bound: str, reason: str, figures: _Figures) -> SessionPlan:
-    table: dict[str, list[Any]] = {
-        "split": [one.split for one in candidates],
-        "ttft_ms": [round(one.ttft_ms, 3) for one in candidates],
-        "tpot_ms": [round(one.tpot_ms, 3) for one in candidates],
-        "server_ms": [round(figures.server_ms(one.split), 3) for one in candidates],
-        "cost_ms": [round(one.cost_ms, 3) for one in candidates],
-        "rejected_by": [one.rejected_by[0] if one.rejected_by else None for one in candidates],
+def _plan(
+    candidates: Candidates, chosen: Candidate, bound: str, reason: str, server_ms: Sequence[float]
+) -> SessionPlan:
+    alone = server_ms[0]
+    table = {
+        "split": list(range(len(candidates))),
+        "ttft_ms": candidates.ttft_ms,
+        "tpot_ms": candidates.tpot_ms,
+        "server_ms": list(server_ms[: len(candidates)]),
+        "cost_ms": candidates.cost_ms,
+        "rejected_by": candidates.first_rejections(),
     }
     return SessionPlan(
         split=chosen.split,
         feasible=chosen.keeps_promise,
         reason=reason,
         bound=bound,
-        saved_block_steps=chosen.split / len(figures.costs.step_cost_ms),
-        saved_server_time=figures.saved(chosen.split),
-        server_ms=figures.server_ms(chosen.split),
+        saved_block_steps=chosen.split / candidates.session.blocks,
+        saved_server_time=max(0.0, 1 - server_ms[chosen.split] / alone) if alone > 0 else 0.0,
+        server_ms=server_ms[chosen.split],
         predicted_ttft_ms=chosen.ttft_ms,
         predicted_tpot_ms=chosen.tpot_ms,
-        details={"candidates": table, "server_ms_alone": figures.server_ms(0)},
+        details={"candidates": table, "server_ms_alone": alone},
     )

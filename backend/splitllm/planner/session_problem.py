@@ -7,6 +7,7 @@ are absurdly large are cut. The server's own figures are trusted to be numbers a
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -21,7 +22,6 @@ ANSWER_BYTES: Final = 8
 _LEAST_BLOCK_MS: Final = 1e-3
 _MOST_MS: Final = 1e9
 _MOST_BYTES: Final = 10**15
-_NO_LINK: Final = Link(0.0, 0.0, math.inf, math.inf)
 #: The client's embed goes with its first block: a split of k blocks is a cut of k + EMBED stages.
 EMBED: Final = 1
 
@@ -130,8 +130,8 @@ def split_problem(
         weight=tokens,
         latency_limit_ms=None if math.isinf(session.tpot_ms) else session.tpot_ms,
         client_ms=(0.0, *(client_step + others for others in costs.others_ms), 0.0),
-        server_ms=(costs.embed_ms, *map(_time, costs.tick_ms), costs.tick_head_ms + costs.others_prefill_ms),
-        server_cost=(costs.embed_ms, *map(_time, costs.step_cost_ms), costs.head_cost_ms),
+        server_ms=(costs.embed_ms, *_times(costs.tick_ms), costs.tick_head_ms + costs.others_prefill_ms),
+        server_cost=(costs.embed_ms, *_times(costs.step_cost_ms), costs.head_cost_ms),
         input_bytes=(TOKEN_ID_BYTES, *(row_bytes,) * count, row_bytes),
         output_bytes=ANSWER_BYTES,
         link=replace(link, up_ms=link.up_ms + costs.step_wait_ms),
@@ -149,14 +149,14 @@ def split_problem(
     )
 
 
-def server_problem(problem: Problem) -> Problem:
-    """The problem of k = 0, made from that of k >= 1: nothing is pinned, and decode pays no link."""
-    prefill, decode = problem.phases
-    return replace(problem, phases=(prefill, replace(decode, link=_NO_LINK)), pinned={})
-
-
 def _time(value: float) -> float:
     return min(max(value, _LEAST_BLOCK_MS), _MOST_MS)
+
+
+def _times(values: Sequence[float]) -> list[float]:
+    """The same of each; blocks that serve the same rows take alike."""
+    times = {value: _time(value) for value in set(values)}
+    return [times[value] for value in values]
 
 
 def _willing(effort: float | None, blocks: int) -> int:

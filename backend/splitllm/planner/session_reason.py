@@ -3,31 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from .candidates import Candidate
 from .reasons import milliseconds, over, size
 from .session_problem import Session
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One split with its predictions; `rejected_by` are the names (see `SessionPlan.bound`) of what forbids it.
-
-    `cost_ms` is what the planner minimises: the engine's time, the price of memory and what changing to this split
-    costs.
-    """
-
-    split: int
-    ttft_ms: float
-    tpot_ms: float
-    weighted_ms: float
-    cost_ms: float
-    rejected_by: tuple[str, ...]
-
-    @property
-    def keeps_promise(self) -> bool:
-        """Whether both latencies are predicted to hold."""
-        return not {"ttft", "tpot"} & set(self.rejected_by)
 
 
 def chosen_reason(candidates: Sequence[Candidate], best: Candidate, bound: str, session: Session) -> str:

@@ -146,7 +146,7 @@ def _segment_ms(profile: EngineProfile, load: Load, segment: Segment, split: int
         answer_tokens=segment.steps,
         history=segment.start,
     )
-    return costs.server_ms(split, segment.steps)
+    return costs.server_ms(segment.steps)[split]
 
 
 def _as_one(segments: Sequence[Segment]) -> Segment:

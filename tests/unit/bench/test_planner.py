@@ -34,6 +34,14 @@ def test_the_measurement_is_told_as_a_table_and_as_json(capsys: pytest.CaptureFi
         assert 0 < case["median_ms"] <= case["worst_ms"]
         assert (case["checked"], case["different"]) == (8, 0)
         assert 0 <= case["better_greedy_saved"] <= case["saved"] <= 1
+    assert 0 < result["sessions"]["median_ms"] <= result["sessions"]["worst_ms"]
+
+
+def test_whole_plans_are_of_all_kinds() -> None:
+    plans = [make() for make in planner.session_plans(20)]
+    assert {plan.feasible for plan in plans} == {True, False} or len({plan.bound for plan in plans}) > 1
+    assert len({plan.split for plan in plans}) > 5
+    assert all(len(plan.details["candidates"]["split"]) == planner.STAGES - 1 for plan in plans)
 
 
 def test_a_planner_that_is_wrong_is_caught(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

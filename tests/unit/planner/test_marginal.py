@@ -45,7 +45,7 @@ def test_the_costs_of_a_session_that_joins_others_by_hand() -> None:
     assert costs.chunk_wait_ms == 2 * (8 + 1.5)
     assert costs.step_wait_ms == (8 + 1.5) / 2
     # Split 1: two blocks of prompt, the head, and ten steps of two blocks and the head.
-    assert costs.server_ms(1, 10) == 2 * 60 + 1 + 10 * (2 * 0.5 + 0.25)
+    assert costs.server_ms(10)[1] == 2 * 60 + 1 + 10 * (2 * 0.5 + 0.25)
 
 
 def test_cost_falls_and_latency_rises_with_the_load() -> None:
