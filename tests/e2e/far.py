@@ -12,9 +12,9 @@ from tests.integration.test_reality import Proxy
 
 
 @contextmanager
-def far(url: str) -> Iterator[tuple[Proxy, str]]:
+def far(url: str, kind: type[Proxy] = Proxy) -> Iterator[tuple[Proxy, str]]:
     """A proxy before a server, on a loop of its own thread, and its address; `delay_s` holds up each piece."""
-    proxy = Proxy(int(url.rsplit(":", 1)[1]))
+    proxy = kind(int(url.rsplit(":", 1)[1]))
     ports: queue.SimpleQueue[int] = queue.SimpleQueue()
     done = threading.Event()
 

@@ -19,6 +19,16 @@ export interface EngineOptions {
   readonly wire: Wire;
   /** Largest share of the model's blocks that may run here, 0 to 1; null for as many as the planner wants. */
   readonly effort: number | null;
+  /** Keep and download, if it is missing. */
+  readonly weights?: WeightChoice;
+}
+
+/** What a person wants done with the model's weights. */
+export interface WeightChoice {
+  /** Verified files stay in the browser's storage for the next visit. */
+  readonly keep: boolean;
+  /** More of the model may be downloaded. Without that, what is kept here runs, and the server runs the rest. */
+  readonly download: boolean;
 }
 
 export interface ChatMessage {
@@ -51,10 +61,16 @@ export type Command =
   | { readonly type: 'stop'; readonly ask: number }
   /** Another `EngineOptions.effort`; it holds once no answer is under way. */
   | { readonly type: 'effort'; readonly effort: number | null }
+  /** Another `EngineOptions.weights`; it holds at once. */
+  | { readonly type: 'weights'; readonly weights: WeightChoice }
+  /** Ask for a `storage` event. */
+  | { readonly type: 'storage' }
+  /** Remove all weights that are kept; a `storage` event follows. What runs goes on, from memory. */
+  | { readonly type: 'clear_storage' }
   /** Ask for a `diagnostics` event. */
   | { readonly type: 'diagnose' };
 
-export type Phase = 'connecting' | 'downloading' | 'compiling' | 'measuring' | 'ready' | 'disconnected';
+export type Phase = 'connecting' | 'downloading' | 'paused' | 'compiling' | 'measuring' | 'ready' | 'disconnected';
 
 export interface SplitState {
   readonly split: number;
@@ -92,6 +108,20 @@ export interface AnswerStats {
   readonly receivedBytes: number;
 }
 
+/** What is kept of models in this browser. */
+export interface StorageState {
+  /** `opfs` and `cache` outlast the page, `memory` does not. */
+  readonly kind: 'opfs' | 'cache' | 'memory';
+  /** Bytes of the model that is served now. */
+  readonly bytes: number;
+  /** Bytes of other models and former versions; they go by themselves when room is needed. */
+  readonly otherBytes: number;
+  /** Bytes of downloads that are not complete. */
+  readonly partialBytes: number;
+  /** Bytes that the browser still has room for; null where it does not say. */
+  readonly freeBytes: number | null;
+}
+
 export type FinishReason = 'stop' | 'stop_string' | 'length' | 'cancelled';
 
 export interface Diagnostics {
@@ -120,6 +150,7 @@ export type EngineEvent =
   | { readonly type: 'finished'; readonly ask: number; readonly text: string; readonly finishReason: FinishReason; readonly stats: AnswerStats }
   /** An answer failed (`ask` set) or the engine cannot go on (`ask` null). */
   | { readonly type: 'failed'; readonly ask: number | null; readonly code: string; readonly sentence: string }
+  | { readonly type: 'storage'; readonly state: StorageState }
   | { readonly type: 'diagnostics'; readonly diagnostics: Diagnostics };
 
 /** The engine as the page sees it: in a worker in the product, in memory in tests of the page. */

@@ -1,45 +1,54 @@
-/** Verified bytes kept in the browser under their own hash, so that a second visit downloads no weights. */
+/** The store in the Cache API, for browsers without a private file system. It keeps whole files only, so nothing is resumed. */
+import type { Bytes, Draft, Store, StoredFile } from './store';
 
-const CACHE_NAME = 'splitllm-bundle-1';
+const CACHE_NAME = 'splitllm-weights-1';
 
-export class HashCache {
-  private constructor(private readonly cache: Cache | null) {}
+export class CacheStore implements Store {
+  readonly kind = 'cache';
 
-  /** A cache that keeps nothing where the browser offers none (an insecure page, a private window). */
-  static async open(): Promise<HashCache> {
+  private constructor(private readonly cache: Cache) {}
+
+  /** Null where the browser has none. */
+  static async open(): Promise<CacheStore | null> {
     try {
-      return new HashCache(await caches.open(CACHE_NAME));
+      return new CacheStore(await caches.open(CACHE_NAME));
     } catch {
-      return new HashCache(null);
+      return null;
     }
   }
 
-  async get(hash: string): Promise<Uint8Array<ArrayBuffer> | null> {
-    const response = await this.cache?.match(keyOf(hash));
-    return response === undefined ? null : new Uint8Array(await response.arrayBuffer());
-  }
-
-  async put(hash: string, bytes: Uint8Array<ArrayBuffer>): Promise<void> {
+  async get(hash: string): Promise<Bytes | null> {
     try {
-      await this.cache?.put(keyOf(hash), new Response(bytes));
+      const response = await this.cache.match(keyOf(hash));
+      return response === undefined ? null : new Uint8Array(await response.arrayBuffer());
     } catch {
-      // The disk is full or the quota is used up: the next visit downloads again, this one goes on.
+      return null;
     }
   }
 
-  /**
-   * Drop what no hash in `wanted` names: bundles that are served no more. Safe beside a tab that still has such a bundle: what is
-   * gone from here is downloaded again, and a tab of a former bundle cannot open a session with it anyway.
-   */
-  async keepOnly(wanted: ReadonlySet<string>): Promise<void> {
-    try {
-      for (const request of (await this.cache?.keys()) ?? []) {
-        const hash = request.url.slice(request.url.lastIndexOf('/') + 1);
-        if (!wanted.has(hash)) await this.cache?.delete(request);
-      }
-    } catch {
-      // The browser takes its storage back while we tidy it: then there is nothing left to tidy.
+  draft(hash: string): Promise<Draft> {
+    return Promise.resolve({
+      resume: () => 0,
+      append: () => undefined,
+      keep: (whole) => this.cache.put(keyOf(hash), new Response(whole, { headers: { 'content-length': String(whole.length) } })),
+      leave: () => undefined,
+      drop: () => Promise.resolve(),
+    });
+  }
+
+  /** The Cache API lists in the order of insertion. */
+  async list(): Promise<readonly StoredFile[]> {
+    const files: StoredFile[] = [];
+    for (const request of await this.cache.keys()) {
+      const response = await this.cache.match(request);
+      const hash = request.url.slice(request.url.lastIndexOf('/') + 1);
+      if (response !== undefined) files.push({ hash, bytes: Number(response.headers.get('content-length')), complete: true });
     }
+    return files;
+  }
+
+  async remove(hash: string): Promise<void> {
+    await this.cache.delete(keyOf(hash));
   }
 }
 

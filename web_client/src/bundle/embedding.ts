@@ -27,19 +27,21 @@ export class EmbeddingTable {
     private readonly vocabulary: number,
   ) {}
 
-  static async open(files: BundleFiles, manifest: Manifest): Promise<EmbeddingTable> {
+  static async open(files: BundleFiles, manifest: Manifest, signal?: AbortSignal): Promise<EmbeddingTable> {
     const table = manifest.embed.float32;
     const { hidden_size: columns, vocab_size: vocabulary } = manifest.model;
-    const hashes = await files.read(table.hashes);
+    const hashes = await files.read(table.hashes, undefined, signal);
     const chunks = Math.ceil(vocabulary / table.rows_per_chunk);
     if (table.row_bytes !== columns * 4 || files.entry(table.file).size !== vocabulary * table.row_bytes || hashes.length !== chunks * HASH_BYTES) {
       throw new BundleError('bundle_damaged', 'The sizes of the embedding table contradict each other; the operator must export the bundle again.');
     }
-    return new EmbeddingTable(files, table, hashes, columns, vocabulary);
+    const embedding = new EmbeddingTable(files, table, hashes, columns, vocabulary);
+    files.addRanges(embedding.chunkHashes);
+    return embedding;
   }
 
   /** Of every chunk, in order. */
-  get chunkHashes(): string[] {
+  private get chunkHashes(): string[] {
     return Array.from({ length: this.hashes.length / HASH_BYTES }, (_, index) => this.hashOf(index));
   }
 
@@ -55,10 +57,10 @@ export class EmbeddingTable {
     return out;
   }
 
-  /** Fetch a small table whole. */
-  async prefetch(): Promise<void> {
+  /** Fetch a small table whole, unless `signal` ends that. */
+  async prefetch(signal: AbortSignal): Promise<void> {
     if (this.vocabulary * this.table.row_bytes > PREFETCH_BYTES) return;
-    for (let index = 0; index * this.table.rows_per_chunk < this.vocabulary; index += 1) await this.chunk(index);
+    for (let index = 0; index * this.table.rows_per_chunk < this.vocabulary; index += 1) await this.chunk(index, signal);
   }
 
   private chunkOf(id: number): number {
@@ -68,10 +70,10 @@ export class EmbeddingTable {
     return Math.floor(id / this.table.rows_per_chunk);
   }
 
-  private chunk(index: number): Promise<Float32Array> {
+  private chunk(index: number, signal?: AbortSignal): Promise<Float32Array> {
     let chunk = this.chunks.get(index);
     if (chunk === undefined) {
-      chunk = this.fetchChunk(index);
+      chunk = this.fetchChunk(index, signal);
       this.chunks.set(index, chunk);
       // What failed once may succeed when asked for again.
       chunk.catch(() => this.chunks.delete(index));
@@ -79,9 +81,9 @@ export class EmbeddingTable {
     return chunk;
   }
 
-  private async fetchChunk(index: number): Promise<Float32Array> {
+  private async fetchChunk(index: number, signal?: AbortSignal): Promise<Float32Array> {
     const { start, size } = chunkPlace(this.table, this.vocabulary, index);
-    return new Float32Array((await this.files.readRange(this.table.file, start, size, this.hashOf(index))).buffer);
+    return new Float32Array((await this.files.readRange(this.table.file, start, size, this.hashOf(index), signal)).buffer);
   }
 
   private hashOf(index: number): string {

@@ -1,5 +1,5 @@
 /** What a person can do with the answers of the open conversation: each action changes the state and tells the engine. */
-import type { Command, Diagnostics, EngineEvent, EngineOptions } from '../api';
+import type { Command, Diagnostics, EngineEvent, EngineOptions, WeightChoice } from '../api';
 import type { Turn } from './conversation';
 import type { EngineHandle } from './engine';
 import { newId } from './ids';
@@ -20,6 +20,12 @@ export interface Chat {
   reconnect(): void;
   dismiss(code: string): void;
   configure(settings: Settings): void;
+  /** Pause and resume the download of the model, for this visit. */
+  allowDownloads(allowed: boolean): void;
+  /** Have the state say what is kept on this device. */
+  askStorage(): void;
+  /** Remove the model from this device; what runs goes on. */
+  clearStorage(): void;
   diagnostics(): Promise<Diagnostics>;
 }
 
@@ -32,8 +38,13 @@ export function createChat(store: Store, options: EngineOptions, startEngine: ()
   function start(): EngineHandle {
     const fresh = startEngine();
     fresh.listen(receive);
-    fresh.post({ type: 'connect', options: { ...options, effort: store.state().settings.effort } });
+    fresh.post({ type: 'connect', options: { ...options, effort: store.state().settings.effort, weights: weights() } });
     return fresh;
+  }
+
+  function weights(): WeightChoice {
+    const { keepWeights, lessData } = store.state().settings;
+    return { keep: keepWeights, download: !lessData };
   }
 
   function receive(event: EngineEvent): void {
@@ -131,9 +142,19 @@ export function createChat(store: Store, options: EngineOptions, startEngine: ()
       store.dispatch({ type: 'notice_dismissed', code });
     },
     configure(settings) {
-      const { effort } = store.state().settings;
+      const { effort, keepWeights, lessData } = store.state().settings;
       store.dispatch({ type: 'settings_changed', settings });
       if (settings.effort !== effort) post({ type: 'effort', effort: settings.effort });
+      if (settings.keepWeights !== keepWeights || settings.lessData !== lessData) post({ type: 'weights', weights: weights() });
+    },
+    allowDownloads(allowed) {
+      post({ type: 'weights', weights: { ...weights(), download: allowed } });
+    },
+    askStorage() {
+      post({ type: 'storage' });
+    },
+    clearStorage() {
+      post({ type: 'clear_storage' });
     },
     diagnostics() {
       return new Promise((resolve, reject) => {

@@ -29,7 +29,8 @@ export function bytesOf(done: number, total: number): string {
 /** One size: `840 B`, `12.5 kB`. */
 export function bytes(size: number): string {
   if (size < 1000) return `${String(size)} B`;
-  return size < 1e6 ? `${(size / 1000).toFixed(1)} kB` : `${(size / 1e6).toFixed(1)} MB`;
+  if (size < 1e6) return `${(size / 1000).toFixed(1)} kB`;
+  return size < 1e9 ? `${(size / 1e6).toFixed(1)} MB` : `${(size / 1e9).toFixed(1)} GB`;
 }
 
 /** `63 %`; only exactly nothing is `0 %` and only everything is `100 %`. */

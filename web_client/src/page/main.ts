@@ -15,10 +15,12 @@ import { createChats } from './views/chats';
 import { createComposer } from './views/composer';
 import { createConversation } from './views/conversation';
 import { createDetails } from './views/details';
+import { createDeviceStorage } from './views/device_storage';
 import { byId } from './views/dom';
 import { focusMessage } from './views/focus';
 import { createEffort } from './views/effort';
 import { createNotices } from './views/notices';
+import { createPause } from './views/pause';
 import { createSettingsForm } from './views/settings_form';
 import { createSplitPanel } from './views/split_panel';
 import { createWelcome } from './views/welcome';
@@ -45,6 +47,8 @@ const views = [
   createComposer(chat, () => store.state()),
   createChats(library),
   createSplitPanel(),
+  createPause(chat),
+  createDeviceStorage(chat, () => store.state().settings, writeSettings),
   createEffort(chat, options, () => store.state(), writeSettings),
 ];
 createSettingsForm(chat, () => store.state().settings, writeSettings);

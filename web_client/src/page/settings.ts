@@ -7,6 +7,10 @@ export interface Settings {
   readonly seed: number | null;
   /** Largest share of the model's blocks that may run on this device, 0 to 1; null for as many as the planner wants. */
   readonly effort: number | null;
+  /** Whether verified weights stay in the browser's storage for the next visit. */
+  readonly keepWeights: boolean;
+  /** No more of the model is downloaded. */
+  readonly lessData: boolean;
   /** The system prompt; empty for none. */
   readonly instructions: string;
 }
@@ -22,7 +26,7 @@ export const MAX_TOKENS: Range = { min: 1, max: 8192 };
 export const EFFORT: Range = { min: 0, max: 1 };
 export const SEED: Range = { min: 0, max: Number.MAX_SAFE_INTEGER };
 
-export const DEFAULT_SETTINGS: Settings = { temperature: 0, topP: 1, maxTokens: 256, seed: null, effort: null, instructions: '' };
+export const DEFAULT_SETTINGS: Settings = { temperature: 0, topP: 1, maxTokens: 256, seed: null, effort: null, keepWeights: true, lessData: false, instructions: '' };
 
 export const LONGEST_INSTRUCTIONS = 20_000;
 
@@ -38,13 +42,15 @@ export function settingsFrom(kept: string | null): Settings {
   } catch {
     value = {};
   }
-  const { temperature, topP, maxTokens, seed, effort, instructions } = DEFAULT_SETTINGS;
+  const { temperature, topP, maxTokens, seed, effort, keepWeights, lessData, instructions } = DEFAULT_SETTINGS;
   return {
     temperature: isNumber(value.temperature, TEMPERATURE) ? value.temperature : temperature,
     topP: isNumber(value.topP, TOP_P) ? value.topP : topP,
     maxTokens: isWhole(value.maxTokens, MAX_TOKENS) ? value.maxTokens : maxTokens,
     seed: isWhole(value.seed, SEED) ? value.seed : seed,
     effort: isNumber(value.effort, EFFORT) ? value.effort : effort,
+    keepWeights: typeof value.keepWeights === 'boolean' ? value.keepWeights : keepWeights,
+    lessData: typeof value.lessData === 'boolean' ? value.lessData : lessData,
     instructions: typeof value.instructions === 'string' ? value.instructions.slice(0, LONGEST_INSTRUCTIONS) : instructions,
   };
 }

@@ -2,7 +2,7 @@
  * What the page knows, and how events change it. Pure: no DOM, no clock, no engine.
  * Views are drawn from a `State` and nothing else.
  */
-import type { AnswerStats, ChatMessage, EngineEvent, Phase, SplitState } from '../api';
+import type { AnswerStats, ChatMessage, EngineEvent, Phase, SplitState, StorageState } from '../api';
 import { emptyAnswer, emptyConversation, isOpen, leafBelow, merge, pathOf, together, withTurn, type Answer, type Conversation, type Turn } from './conversation';
 import type { Settings } from './settings';
 
@@ -32,6 +32,8 @@ export interface State {
   readonly totalBytes: number;
   readonly blocksReady: number;
   readonly split: SplitState | null;
+  /** What of models is kept in this browser, once it was asked for. */
+  readonly storage: StorageState | null;
   readonly conversation: Conversation;
   /** The path through the conversation that is shown. */
   readonly turns: readonly Turn[];
@@ -75,6 +77,7 @@ export function initialState(settings: Settings, id = '', opening = false): Stat
     totalBytes: 0,
     blocksReady: 0,
     split: null,
+    storage: null,
     conversation: emptyConversation(id),
     turns: [],
     chats: [],
@@ -95,6 +98,8 @@ export function reduce(state: State, event: PageEvent): State {
     }
     case 'split':
       return { ...state, split: event.state };
+    case 'storage':
+      return { ...state, storage: event.state };
     case 'notice':
       return withNotice(state, { code: event.code, sentence: event.sentence });
     case 'text':

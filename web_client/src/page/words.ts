@@ -26,6 +26,8 @@ export function phaseText(state: State): string {
       return 'Connecting…';
     case 'downloading':
       return downloadText(state);
+    case 'paused':
+      return `Download paused${state.totalBytes > 0 ? ` – ${bytesOf(state.doneBytes, state.totalBytes)}` : ''}`;
     case 'compiling':
       return 'Compiling…';
     case 'measuring':
@@ -39,7 +41,7 @@ export function phaseText(state: State): string {
 
 /** Blocks are on their way: each is downloaded, compiled and, the first one, measured. */
 export function isArriving(state: State): boolean {
-  return state.phase === 'downloading' || state.phase === 'compiling' || state.phase === 'measuring';
+  return state.phase === 'downloading' || state.phase === 'paused' || state.phase === 'compiling' || state.phase === 'measuring';
 }
 
 function downloadText(state: State): string {

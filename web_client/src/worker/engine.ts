@@ -2,7 +2,8 @@
  * The engine: connects, opens a session with what is there (chat works before any weight has arrived), lets blocks arrive in the
  * background, plans again between turns, and answers.
  */
-import type { Diagnostics, EngineEvent, EngineOptions, Phase, Wire } from '../api';
+import type { Diagnostics, EngineEvent, EngineOptions, Phase, WeightChoice, Wire } from '../api';
+import { KeptFiles } from '../bundle/kept';
 import { ConnectionError, RuntimeError, SessionError, SplitLLMError } from '../protocol/errors';
 import type { Done, Plan, Report } from '../protocol/messages.generated';
 import type { Work } from '../session/session';
@@ -15,6 +16,7 @@ import { ServerLink } from './link';
 import type { LocalModel } from './local';
 import { loadModel } from './model';
 import { Serial } from './serial';
+import { storageState } from './storage';
 import { runTurn } from './turn';
 
 const AGENT = 'splitllm-web';
@@ -36,6 +38,8 @@ export class Engine {
   private growth: Promise<void> = Promise.resolve();
   private wire: Wire;
   private effort: number | null;
+  private weights: WeightChoice;
+  private readonly kept: Promise<KeptFiles>;
   /** The answers that were asked for and are not finished. */
   private readonly open = new Map<number, Answer | null>();
   private readonly stopRequested = new Set<number>();
@@ -47,6 +51,10 @@ export class Engine {
     this.tell = new Announcer(post);
     this.wire = options.wire;
     this.effort = options.effort;
+    this.weights = options.weights ?? { keep: true, download: true };
+    this.kept = KeptFiles.open(this.weights.keep, () => {
+      this.tell.notice('storage_full', 'This browser has no room left for the model: it runs from memory, and your next visit downloads the rest again.');
+    });
   }
 
   start(): void {
@@ -84,6 +92,23 @@ export class Engine {
   setEffort(effort: number | null): void {
     this.effort = effort;
     void this.serial.run(() => this.replan());
+  }
+
+  async setWeights(weights: WeightChoice): Promise<void> {
+    const { keep } = this.weights;
+    this.weights = weights;
+    this.ladder?.allowDownloads(weights.download);
+    if (weights.keep !== keep) await (await this.kept).setKeep(weights.keep);
+    await this.tellStorage();
+  }
+
+  async clearStorage(): Promise<void> {
+    await (await this.kept).clear();
+    await this.tellStorage();
+  }
+
+  async tellStorage(): Promise<void> {
+    this.tell.emit({ type: 'storage', state: await storageState(await this.kept) });
   }
 
   async diagnose(): Promise<void> {
@@ -158,10 +183,10 @@ export class Engine {
   }
 
   private async loadModel(): Promise<Ladder> {
-    const model = await loadModel(this.options.server);
+    const model = await loadModel(this.options.server, await this.kept);
     const { name, blocks } = model.manifest.model;
     this.tell.log.add(`bundle ${name}, ${blocks} blocks, ${model.identity?.slice(0, 12) ?? 'not identified'}`);
-    return new Ladder(model, this.options, this.ladderHost, this.growth);
+    return new Ladder(model, this.options, this.ladderHost, this.growth, this.weights.download);
   }
 
   private get ladderHost(): LadderHost {

@@ -24,6 +24,15 @@ self.addEventListener('message', ({ data: command }: MessageEvent<Command>) => {
     case 'effort':
       engine?.setEffort(command.effort);
       return;
+    case 'weights':
+      void engine?.setWeights(command.weights);
+      return;
+    case 'storage':
+      void engine?.tellStorage();
+      return;
+    case 'clear_storage':
+      void engine?.clearStorage();
+      return;
     case 'diagnose':
       void engine?.diagnose();
       return;

@@ -1,6 +1,7 @@
 /** Blocks arrive one after the other, in the background of a chat that already works. */
 import type { Backend, Phase, Variant } from '../api';
 import { RuntimeError } from '../protocol/errors';
+import type { Downloads } from './downloads';
 import { LocalModel } from './local';
 import { blocksThatFit, memoryBytes } from './memory';
 import type { Model } from './model';
@@ -11,10 +12,13 @@ export interface Wanted {
   readonly variant: Variant | 'auto';
   /** How many blocks, or null for as many as the planner can use and the memory holds. */
   readonly blocks: number | null;
+  readonly downloads: Downloads;
 }
 
 export interface GrowthHost {
   progress(phase: Phase, doneBytes: number, totalBytes: number, blocksReady: number): void;
+  /** So many bytes are not kept here and are about to be downloaded. */
+  announce(bytes: number): Promise<void>;
   /** A backend is there; blocks will be added to it. */
   adopt(local: LocalModel): void;
   /** It cannot be used, after all. */
@@ -39,31 +43,43 @@ export async function grow(model: Model, wanted: Wanted, host: GrowthHost): Prom
 }
 
 async function growOn(backend: Exclude<Backend, 'none'>, model: Model, wanted: Wanted, host: GrowthHost): Promise<void> {
-  const local = await LocalModel.start(model, backend, wanted.variant);
+  const { downloads } = wanted;
+  let done = 0;
+  let total = 0;
+  let ready = 0;
+  const progress = (phase: Phase): void => {
+    host.progress(phase, done, total, ready);
+  };
+  // A session that begins with these blocks waits for them, so it waits neither for a pause to end nor for a network to come back.
+  const load = <T>(call: (signal: AbortSignal) => Promise<T>): Promise<T> =>
+    wanted.blocks === null ? downloads.patiently(call, () => { progress('paused'); }) : call(downloads.signal);
+
+  const local = await load((signal) => LocalModel.start(model, backend, wanted.variant, signal));
   host.adopt(local);
   const target = Math.min(wanted.blocks ?? blocksThatFit(local.sizes, memoryBytes()), local.sizes.length);
-  const total = local.sizes.slice(0, target).reduce((sum, size) => sum + size, 0);
+  total = local.sizes.slice(0, target).reduce((sum, size) => sum + size, 0);
+  await host.announce(await local.missingBytes(target));
   const step = Math.max(1, Math.ceil(target / PLANS_ON_THE_WAY));
-  let done = 0;
-  const progress = (phase: Phase): void => {
-    host.progress(phase, done, total, local.blocks.ready);
-  };
 
   for (let planned = 0; planned < target; ) {
-    progress('downloading');
-    if (local.blocks.ready === 0) await local.prefetchEmbedding();
-    const files = await local.fetchNext((bytes) => {
-      done += bytes;
+    const before = done;
+    const files = await load(async (signal) => {
+      done = before;
       progress('downloading');
+      if (ready === 0) await local.prefetchEmbedding(signal);
+      return local.fetchNext((bytes) => {
+        done += bytes;
+        progress('downloading');
+      }, signal);
     });
     progress('compiling');
     await local.compileNext(files);
-    if (local.blocks.ready === 1) {
+    ready = local.blocks.ready;
+    if (ready === 1) {
       progress('measuring');
       // Answers go on meanwhile: no plan counts on these blocks yet, so they run on the server.
       await local.measure();
     }
-    const { ready } = local.blocks;
     if (ready < target && ready - planned < step) continue;
     planned = ready;
     // What the planner would not use is not downloaded.

@@ -7,11 +7,13 @@ import { RuntimeError, SessionError } from '../protocol/errors';
 import type { SplitLLMError } from '../protocol/errors';
 import type { Plan, Report, Split } from '../protocol/messages.generated';
 import type { Announcer } from './announcer';
+import { Downloads } from './downloads';
 import { grow } from './growth';
 import type { GrowthHost, Wanted } from './growth';
 import type { LocalModel } from './local';
 import { PREFILL_ROWS } from './measure';
 import type { Model } from './model';
+import { downloadSentence, freeBytes } from './storage';
 
 export interface LadderHost {
   readonly tell: Announcer;
@@ -34,6 +36,7 @@ export class Ladder {
   /** The backend that blocks may yet arrive on; the planner's sentence tells people to wait, rather than that nothing can run. */
   private prospect: Backend;
   private closed = false;
+  private readonly downloads: Downloads;
 
   /** `growth` ends when no blocks are being loaded any more: two growths would call one runtime. */
   constructor(
@@ -41,7 +44,9 @@ export class Ladder {
     private readonly options: EngineOptions,
     private readonly host: LadderHost,
     private growth: Promise<void>,
+    download: boolean,
   ) {
+    this.downloads = new Downloads(download);
     this.prospect = firstProspect(options);
     if (model.identity === null && options.backend !== 'none' && options.split !== 0) {
       this.begun = true; // nothing to grow with
@@ -61,12 +66,18 @@ export class Ladder {
     return this.options.split === 'auto' ? 'auto' : Math.min(this.forcedSplit, this.local?.blocks.ready ?? 0);
   }
 
+  /** Whether more of the model may be downloaded, from now on. */
+  allowDownloads(allowed: boolean): void {
+    if (allowed) this.downloads.resume();
+    else this.downloads.pause();
+  }
+
   /** Load what the session shall begin with: the blocks of a split that was asked for by number. */
   async prepare(): Promise<void> {
     if (this.forcedSplit === 0 || this.begun) return;
     this.begun = true;
     const host = this.growthHost(() => Promise.resolve(true));
-    await grow(this.model, { backends: this.backends, variant: this.options.variant, blocks: this.forcedSplit }, host).catch((error: unknown) => {
+    await grow(this.model, { backends: this.backends, variant: this.options.variant, blocks: this.forcedSplit, downloads: this.downloads }, host).catch((error: unknown) => {
       this.host.tell.noticeError(error);
     });
     const ready = this.local?.blocks.ready ?? 0;
@@ -97,6 +108,7 @@ export class Ladder {
     const { local } = this;
     this.closed = true;
     this.local = null;
+    this.downloads.end();
     // A growth that is under way may be in the middle of a block.
     await this.growth;
     await local?.close().catch(() => undefined);
@@ -135,7 +147,7 @@ export class Ladder {
       .then(async () => {
         if (this.closed || this.local !== null) return;
         this.growing = true;
-        await grow(this.model, { backends, variant: this.options.variant, blocks: null }, host);
+        await grow(this.model, { backends, variant: this.options.variant, blocks: null, downloads: this.downloads }, host);
       })
       .catch((error: unknown) => {
         if (!this.closed) this.host.tell.noticeError(error);
@@ -156,6 +168,10 @@ export class Ladder {
       arrived,
       progress: (phase, doneBytes, totalBytes, blocksReady) => {
         if (!this.closed) this.host.progress(phase, doneBytes, totalBytes, blocksReady);
+      },
+      announce: async (bytes) => {
+        const sentence = downloadSentence(bytes, await freeBytes());
+        if (sentence !== null) tell.notice('big_download', sentence);
       },
       adopt: (local) => {
         if (this.closed) {

@@ -38,16 +38,14 @@ export class LocalModel {
     private readonly embedding: EmbeddingTable,
   ) {}
 
-  /** Throws a `RuntimeError` when the backend is not to be had here. */
-  static async start(model: Model, backend: 'webgpu' | 'wasm', variant: Variant | 'auto'): Promise<LocalModel> {
+  /** `signal` ends downloads. Throws a `RuntimeError` when the backend is not to be had here. */
+  static async start(model: Model, backend: 'webgpu' | 'wasm', variant: Variant | 'auto', signal: AbortSignal): Promise<LocalModel> {
+    const embedding = await EmbeddingTable.open(model.files, model.manifest, signal);
     const gpu = backend === 'webgpu' ? await openGpu() : null;
     const chosen = chooseVariant(model.manifest, variant, backend, gpu?.shaderF16 ?? false);
     const { hidden_size: hidden, kv_heads: kvHeads, head_dim: headDim } = model.manifest.model;
     const activations = blockParts(model.manifest, 0, chosen).activations;
     const blocks = new Blocks(new Runtime(gpu, wasmThreads(backend)), { hidden, kvHeads, headDim, activations });
-    const embedding = await EmbeddingTable.open(model.files, model.manifest);
-    // Weights are about to be kept, so those of former bundles make room; only now are all hashes of this one known.
-    void model.files.dropOthers(embedding.chunkHashes);
     return new LocalModel(model, blocks, chosen, embedding);
   }
 
@@ -77,12 +75,18 @@ export class LocalModel {
     };
   }
 
+  /** Bytes of the first `blocks` blocks that are not kept here. */
+  async missingBytes(blocks: number): Promise<number> {
+    const names = Array.from({ length: blocks }, (_, index) => blockParts(this.model.manifest, index, this.variant));
+    return this.model.files.missingBytes(names.flatMap(({ graph, weights }) => (weights === null ? [graph] : [graph, weights])));
+  }
+
   /** Download the next block; every byte is verified before this returns. */
-  async fetchNext(received: Received): Promise<BlockFiles> {
+  async fetchNext(received: Received, signal: AbortSignal): Promise<BlockFiles> {
     const parts = blockParts(this.model.manifest, this.blocks.ready, this.variant);
     const { files } = this.model;
-    const weights = parts.weights === null ? null : { path: parts.weights, data: await files.read(parts.weights, received) };
-    return { parts, graph: { graph: await files.read(parts.graph, received), weights } };
+    const weights = parts.weights === null ? null : { path: parts.weights, data: await files.read(parts.weights, received, signal) };
+    return { parts, graph: { graph: await files.read(parts.graph, received, signal), weights } };
   }
 
   async compileNext({ parts, graph }: BlockFiles): Promise<void> {
@@ -92,8 +96,8 @@ export class LocalModel {
   }
 
   /** Fetch the embedding's rows beforehand, where the table is small. */
-  async prefetchEmbedding(): Promise<void> {
-    await this.embedding.prefetch();
+  async prefetchEmbedding(signal: AbortSignal): Promise<void> {
+    await this.embedding.prefetch(signal);
   }
 
   async measure(): Promise<void> {

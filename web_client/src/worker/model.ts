@@ -1,7 +1,7 @@
 /** What the bundle says about the model: its manifest, its text and its files. */
-import { HashCache } from '../bundle/cache';
 import { canVerify } from '../bundle/digest';
 import { BundleFiles } from '../bundle/files';
+import type { KeptFiles } from '../bundle/kept';
 import { fetchManifest } from '../bundle/manifest';
 import type { Manifest } from '../bundle/manifest';
 import { TextCodec } from '../text/codec';
@@ -14,10 +14,9 @@ export interface Model {
   readonly codec: TextCodec;
 }
 
-export async function loadModel(server: string): Promise<Model> {
+export async function loadModel(server: string, kept: KeptFiles): Promise<Model> {
   const { manifest, identity } = await fetchManifest(server);
-  const cache = await HashCache.open();
-  const files = new BundleFiles(server, manifest.files, cache);
+  const files = new BundleFiles(server, manifest.files, kept);
   const { file, chat_template: template, bos_token, eos_token } = manifest.tokenizer;
   const tokenizer = new TextDecoder().decode(await (canVerify() ? files.read(file) : files.readUnverified(file)));
   return { manifest, identity, files, codec: new TextCodec(tokenizer, template, { bos_token, eos_token }) };

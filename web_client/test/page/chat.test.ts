@@ -7,7 +7,7 @@ import { initialState } from '../../src/page/state';
 import { createStore, type Store } from '../../src/page/store';
 import { failure, finished, lastAnswer, text } from './fixtures';
 
-const OPTIONS: EngineOptions = { server: 'http://127.0.0.1:8000', split: 'auto', backend: 'auto', variant: 'auto', wire: 'float16', effort: null };
+const OPTIONS: EngineOptions = { server: 'http://127.0.0.1:8000', split: 'auto', backend: 'auto', variant: 'auto', wire: 'float16', effort: null, weights: { keep: true, download: true } };
 
 /** An engine in memory that notes what it is told. */
 class FakeEngine implements EngineHandle {
@@ -167,6 +167,17 @@ describe('a chat', () => {
     expect(engine().commands.slice(1)).toEqual([{ type: 'effort', effort: 0.5 }]);
     chat.reconnect();
     expect(engines[1]?.commands).toEqual([{ type: 'connect', options: { ...OPTIONS, effort: 0.5 } }]);
+  });
+
+  it('tells the engine what a person wants done with the weights', () => {
+    const { chat, store, engine } = begin();
+    chat.configure({ ...store.state().settings, lessData: true });
+    chat.allowDownloads(true);
+    chat.configure({ ...store.state().settings, keepWeights: false });
+    chat.askStorage();
+    chat.clearStorage();
+    const weights = [{ keep: true, download: false }, { keep: true, download: true }, { keep: false, download: false }];
+    expect(engine().commands.slice(1)).toEqual([...weights.map((choice) => ({ type: 'weights', weights: choice })), { type: 'storage' }, { type: 'clear_storage' }]);
   });
 
   it('hands diagnostics to whoever asked', async () => {

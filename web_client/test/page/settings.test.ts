@@ -2,7 +2,7 @@ import { expect, it } from 'vitest';
 import { DEFAULT_SETTINGS, settingsFrom } from '../../src/page/settings';
 
 it('settings come back as they were kept', () => {
-  const settings = { temperature: 0.7, topP: 0.9, maxTokens: 16, seed: 3, effort: 0.25, instructions: 'Be brief.' };
+  const settings = { temperature: 0.7, topP: 0.9, maxTokens: 16, seed: 3, effort: 0.25, keepWeights: false, lessData: true, instructions: 'Be brief.' };
   expect(settingsFrom(JSON.stringify(settings))).toEqual(settings);
 });
 

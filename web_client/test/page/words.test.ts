@@ -3,6 +3,7 @@ import { bytesOf, count, milliseconds, percent, rate } from '../../src/page/form
 import type { PageEvent } from '../../src/page/state';
 import { serverWork } from '../../src/page/conversation';
 import { answerFigures, effortText, headline, phaseText, pictureText, tokenTimes, trafficText } from '../../src/page/words';
+import { storageText } from '../../src/page/views/device_storage';
 import { after, asked, failure, finished, lastAnswer, splitState, STATS, text } from './fixtures';
 
 describe('figures', () => {
@@ -30,6 +31,18 @@ describe('figures', () => {
 const line = (...events: PageEvent[]): string => answerFigures(lastAnswer(after(...events))).join(' · ');
 const split5 = { type: 'split', state: splitState(5) } as const;
 const downloading = { type: 'phase', phase: 'downloading', doneBytes: 2.1e6, totalBytes: 6.3e6, blocksReady: 2 } as const;
+
+describe('what is kept on this device', () => {
+  const storage = { kind: 'opfs', bytes: 2.1e6, otherBytes: 0, partialBytes: 0, freeBytes: null } as const;
+
+  it('is said in bytes, with what is not of this model and the room that is left', () => {
+    expect(storageText(storage)).toBe('Kept: 2.1 MB of this model.');
+    expect(storageText({ ...storage, otherBytes: 4e3, partialBytes: 7, freeBytes: 9.14e9 })).toBe(
+      'Kept: 2.1 MB of this model, 4.0 kB of other models and former versions, which go when room is needed, 7 B of downloads that are not complete. This browser has room for 9.1 GB more.',
+    );
+    expect(storageText({ ...storage, kind: 'memory', bytes: 0 })).toBe('Nothing of the model is kept on this device.');
+  });
+});
 
 describe('the line under an answer', () => {
   it('has all figures', () => {
@@ -73,6 +86,8 @@ describe('the headline', () => {
 describe('the phase', () => {
   it('counts bytes and blocks while weights arrive', () => {
     expect(phaseText(after(downloading))).toBe('Downloading – 2.1 of 6.3 MB');
+    expect(phaseText(after({ ...downloading, phase: 'paused' }))).toBe('Download paused – 2.1 of 6.3 MB');
+    expect(phaseText(after({ ...downloading, phase: 'paused', totalBytes: 0 }))).toBe('Download paused');
     expect(phaseText(after(downloading, split5))).toBe('Downloading block 3 of 8 – 2.1 of 6.3 MB');
     expect(phaseText(after({ ...downloading, totalBytes: 0 }, split5))).toBe('Downloading block 3 of 8…');
     expect(phaseText(after({ ...downloading, blocksReady: 8 }, split5))).toBe('Downloading – 2.1 of 6.3 MB');

@@ -45,7 +45,9 @@ export function createSettingsForm(chat: Chat, held: () => Settings, keep: (sett
     change({ instructions: instructions.value });
   });
   byId('settings-reset', HTMLButtonElement).addEventListener('click', () => {
-    change({ ...DEFAULT_SETTINGS, effort: held().effort });
+    // What this device gives and keeps is no setting of answers.
+    const { effort, keepWeights, lessData } = held();
+    change({ ...DEFAULT_SETTINGS, effort, keepWeights, lessData });
     fill();
   });
   byId('settings-button', HTMLButtonElement).addEventListener('click', () => {

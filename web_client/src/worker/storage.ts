@@ -1,0 +1,25 @@
+/** What is kept in this browser, and whether there is room for more. */
+import type { StorageState } from '../api';
+import type { KeptFiles } from '../bundle/kept';
+
+/** From here on a download is worth a word beforehand. */
+const BIG_DOWNLOAD_BYTES = 100e6;
+
+export async function storageState(kept: KeptFiles): Promise<StorageState> {
+  return { kind: kept.kind, ...(await kept.sizes()), freeBytes: await freeBytes() };
+}
+
+/** Bytes that the browser still has room for, or null where it does not say. */
+export async function freeBytes(): Promise<number | null> {
+  const { quota, usage } = await navigator.storage.estimate().catch(() => ({ quota: undefined, usage: undefined }));
+  return quota === undefined || usage === undefined ? null : Math.max(0, quota - usage);
+}
+
+/** What a person should know before `bytes` are downloaded; null where that is little. */
+export function downloadSentence(bytes: number, free: number | null): string | null {
+  if (bytes < BIG_DOWNLOAD_BYTES) return null;
+  const room = free === null ? '' : `, and this browser has room for ${gigabytes(free)}`;
+  return `While you chat, ${gigabytes(bytes)} of the model are downloaded${room}; Settings can pause that.`;
+}
+
+const gigabytes = (bytes: number): string => (bytes < 1e9 ? `${Math.round(bytes / 1e6)} MB` : `${(bytes / 1e9).toFixed(1)} GB`);
