@@ -59,6 +59,11 @@ def visit(page: Page, url: str) -> None:
     page.goto(url)
 
 
+def hash_of(page: Page, name: str) -> str:
+    manifest = page.evaluate("fetch('/bundle/manifest.json').then((response) => response.json())")
+    return str(manifest["files"][name]["sha256"])
+
+
 def runs_here(chat: ChatPage, split: int) -> None:
     """The answer is right, and `split` blocks in the browser had their part in it."""
     assert "Tokyo" in chat.ask(QUESTION)
@@ -85,8 +90,7 @@ def test_a_damaged_file_in_the_store_is_noticed_and_fetched_again(page: Page, se
     url = f"{server.url}/?{WASM}&split=2"
     visit(page, url)
     runs_here(chat, 2)
-    manifest = page.evaluate("fetch('/bundle/manifest.json').then((response) => response.json())")
-    page.evaluate(DAMAGE, manifest["files"]["block.1.float32.bin"]["sha256"])
+    page.evaluate(DAMAGE, hash_of(page, "block.1.float32.bin"))
     downloads.asked.clear()
     visit(page, url)
     runs_here(chat, 2)
@@ -128,7 +132,8 @@ def test_a_download_goes_on_by_range_after_a_reload(page: Page, server: ServerPr
     with far(server.url, Stalling) as (proxy, url):
         assert isinstance(proxy, Stalling)
         page.goto(f"{url}/?{WASM}&split=2")
-        while not any(name.endswith(".part") and size > 250_000 for name, size in page.evaluate(KEPT).items()):
+        part = f"{hash_of(page, 'block.1.float32.bin')}.part"
+        while page.evaluate(KEPT).get(part, 0) < 250_000:
             page.wait_for_timeout(50)
         assert ("block.1.float32.bin", None) in downloads.asked
         downloads.asked.clear()
