@@ -24,7 +24,10 @@ KEPT = """async () => {
   const root = await navigator.storage.getDirectory();
   const folder = await root.getDirectoryHandle('splitllm-weights', { create: true });
   const files = {};
-  for await (const [name, handle] of folder.entries()) files[name] = (await handle.getFile()).size;
+  for await (const [name, handle] of folder.entries()) {
+    const file = await handle.getFile().catch(() => null);  // it may get its name just now
+    if (file !== null) files[name] = file.size;
+  }
   return files;
 }"""
 DAMAGE = """async (name) => {
