@@ -128,6 +128,7 @@ WIRE_CODES: dict[str, str] = {
     "server_full": "no session slot is free",
     "kv_exhausted": "not enough KV memory is left for the session's token limit",
     "context_overflow": "prompt and answer do not fit the session's token limit",
+    "resume_refused": "no session that this client could go on with: unknown, over, or another's",
     "turn_refused": "the turn's numbers contradict the session (turn order, start, sampling, seen ids)",
     "wrong_dtype": "a frame whose dtype is not the one agreed in `plan`",
     "wrong_shape": "a frame with the wrong number of rows or columns",
@@ -139,6 +140,7 @@ WIRE_CODES: dict[str, str] = {
     "unexpected_frame": "a frame although the server waits for none",
     "idle_timeout": "the session was silent for longer than the limit",
     "slow_reader": "the client does not read what the server sends",
+    "session_moved": "the session goes on over another connection",
     "shutting_down": "the server is stopping",
     "internal": "a fault of the server; its log has the details",
 }

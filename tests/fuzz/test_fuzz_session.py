@@ -6,8 +6,7 @@ The model below is written from sections 3 to 7 of the page and knows nothing of
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,9 +21,21 @@ from hypothesis.stateful import (
 
 from splitllm.errors import WIRE_CODES, CapacityError, MachineError, TurnError
 from splitllm.generation import Resplitted
+from splitllm.protocol import Message, ResumeRequest, Ticket
 from splitllm.session import Action, Begin, Cancel, Close, Feed, Plan, Resplit, Send, SendToken, State
 from splitllm.types import FinishReason
 from tests.fuzz.effort import effort
+from tests.fuzz.session_walk import (
+    FRAME_TWISTS,
+    MAX_TOKENS,
+    SPLIT,
+    STEPS,
+    TURN_TWISTS,
+    Counting,
+    Running,
+    move,
+    twisted,
+)
 from tests.unit.session_talk import (
     AGAIN,
     ALLOWED,
@@ -37,7 +48,6 @@ from tests.unit.session_talk import (
     OPEN,
     SESSION,
     VOCAB,
-    Talk,
     cancel,
     hidden,
     ids,
@@ -45,96 +55,6 @@ from tests.unit.session_talk import (
     turn,
 )
 from tests.unit.test_session_new_plan import REQUEST
-
-MAX_TOKENS = 32  # what OPEN asks for
-SPLIT = st.integers(0, BLOCKS)
-
-
-#: What may be wrong with a turn or a frame, or right in a way that is rare.
-TURN_TWISTS = {
-    "step": st.sampled_from([0, -1, 5]),
-    "back": st.sampled_from([1, 2, 99, -1, -(2**30)]),
-    "prompt": st.sampled_from([31, 32, 2**31 - 1]),
-    "limit": st.sampled_from([1, 2**31 - 1]),
-    "seen": st.lists(st.sampled_from([1, VOCAB - 1, VOCAB, 2**31 - 1]), max_size=40),
-}
-FRAME_TWISTS = {
-    "turn": st.sampled_from([1, -1]),
-    "skip": st.sampled_from([1, -1, -2, -5, 2**30]),
-    "rows": st.sampled_from([1, 2, MAX_ROWS, MAX_ROWS + 1, MAX_ROWS + 1]),
-    "fits": st.just(False),
-    "columns": st.sampled_from([1, HIDDEN + 1]),
-    "fill": st.sampled_from([float("nan"), float("inf"), float("-inf"), -65504.0]),
-    "token": st.sampled_from([VOCAB - 1, VOCAB, -1, 2**31 - 1]),
-}
-
-
-def twisted(twists: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[dict[str, Any]]:
-    """Nothing, one or two of these; nothing half of the times, so that a walk gets on."""
-    one = st.one_of([st.fixed_dictionaries({name: twist}) for name, twist in twists.items()])
-    return st.sampled_from([0, 0, 0, 1, 1, 2]).flatmap(
-        lambda number: st.tuples(*[one] * number).map(lambda made: {k: v for some in made for k, v in some.items()})
-    )
-
-
-def move(**strategies: st.SearchStrategy[Any]) -> Callable[[Any], Any]:
-    """Marks a step of the walk, and says what its arguments are drawn from."""
-
-    def mark(method: Any) -> Any:
-        method.strategies = strategies
-        return method
-
-    return mark
-
-
-#: Steps by state, repeated by weight: what gets on is taken often, what ends the session once in a while, or no walk
-#: gets far.
-ENDING = ["say", "say_nonsense", "send_nonsense", "fail", "close"]
-STEPS = {
-    State.NEW: ["hello"] * 12 + ["say_turn", "name_a_turn", "send", *ENDING],
-    State.GREETED: ["open"] * 12 + ["say_turn", "name_a_turn", "send", *ENDING],
-    State.IDLE: [
-        *["say_turn"] * 40,
-        *["report", "send", "name_a_turn", "change_the_plan", "hear_of_an_old_turn"] * 4,
-        *ENDING,
-    ],
-    State.IN_TURN: [
-        *["send"] * 80,
-        *["draw"] * 40,
-        *["carry_out", "adopt"] * 12,
-        *["report", "change_the_plan", "name_a_turn", "hear_of_an_old_turn", "end"] * 5,
-        *ENDING,
-        "say_turn",
-    ],
-    State.CLOSED: [*ENDING, "say_turn", "send", "name_a_turn", "hear_of_an_old_turn", "change_the_plan"],
-}
-
-
-class Counting(Talk):
-    """Counts the actions by kind."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.actions: Counter[str] = Counter()
-
-    def checked(self, actions: Sequence[Action]) -> list[Action]:
-        self.actions.update(type(action).__name__ for action in actions)
-        return super().checked(actions)
-
-
-@dataclass
-class Running:
-    """The turn in work, as a client that has read PROTOCOL.md sees it."""
-
-    number: int
-    expected: int
-    prompt_end: int
-    end: int  # position after the prompt and the tokens so far
-    waiting: bool = True
-    answers: dict[int, int] = field(default_factory=dict)
-    pending: int | None = None  # the split that the engine is changing to
-    unadopted: int = 0
-    report_open: bool = False
 
 
 class Session(RuleBasedStateMachine):
@@ -150,6 +70,9 @@ class Session(RuleBasedStateMachine):
         self.state = State.NEW
         self.asked: Plan | None = None  # a plan between turns that the planner owes
         self.split = self.length = self.last = 0
+        self.began = False  # whether the turn `last` was not refused
+        self.answers: dict[int, int] = {}  # its tokens by position
+        self.ended_by: Message | None = None  # what ended or refused it
         self.running: Running | None = None
         if stage >= 1:
             self.say("hello")
@@ -248,6 +171,9 @@ class Session(RuleBasedStateMachine):
         if self.state is not State.IDLE:
             self.ends(actions, "unexpected_message")
             return
+        if number > self.last:
+            self.answers, self.began = {}, False
+            self.ended_by = actions[0].message if isinstance(actions[0], Send) else None
         fresh, self.last = number > self.last, max(self.last, number)
         if not fresh or any(token >= VOCAB for token in seen) or len(seen) > MAX_TOKENS or start > self.length:
             self.refuses(actions, "turn_refused")
@@ -259,6 +185,7 @@ class Session(RuleBasedStateMachine):
             end = start + prompt
             self.state, self.length = State.IN_TURN, start
             self.running = Running(number, end - 1 if self.split == BLOCKS else start, end, end)
+            self.began, self.answers = True, self.running.answers
 
     @move(kind=st.sampled_from(["cancel", "adopt", "adopt"]), other=st.sampled_from([0] * 6 + [1, -1]))
     def name_a_turn(self, kind: str, other: int) -> None:
@@ -338,6 +265,37 @@ class Session(RuleBasedStateMachine):
     def send_nonsense(self, data: bytes) -> None:
         frames = self.state in (State.IDLE, State.IN_TURN)
         self.ends(self.talk.send(data), "malformed_frame" if frames else "unexpected_message")
+
+    # -- another connection -------------------------------------------------------------------------------------------
+
+    @move(heard=st.booleans(), missed=st.integers(0, 3))
+    def come_back(self, heard: bool, missed: int) -> None:
+        """The connection is lost and the client comes back; it has `heard` of the end of the last turn or not, and
+        missed some tokens."""
+        run = self.running
+        number = self.last if self.last and not heard else None
+        position = max(0, max(self.answers, default=-1) + 1 - missed)
+        told, *rest = self.talk.checked(
+            self.talk.session.resumed(ResumeRequest(SESSION, "ab" * 32, number, position), Ticket("cd" * 32, 60.0), 1.0)
+        )
+        assert isinstance(told, Send)
+        plan, resume = told.message, told.message["resume"]
+        expected = self.length if run is None else run.expected
+        assert (plan["turn"], plan["split"], plan["position"], resume["turn"]) == (
+            None,
+            self.split,
+            expected,
+            self.last,
+        )
+        mine = number is not None and self.began
+        assert resume["tokens"] == [token for at, token in self.answers.items() if mine and at >= position]
+        if run is not None:
+            assert (resume["prompt_end"], rest) == (run.prompt_end, [])
+            run.unadopted, run.report_open = 0, False
+        elif number is None or self.ended_by is None:
+            assert rest == []
+        else:
+            assert rest == [Send(self.ended_by)]
 
     # -- the planner --------------------------------------------------------------------------------------------------
 
@@ -429,7 +387,7 @@ class Session(RuleBasedStateMachine):
         [told] = self.talk.ended(run.number, ran, reason, now_ms=9.0)
         assert isinstance(told, Send)
         assert (told.message["type"], told.message["position"]) == ("done", ran)
-        self.state, self.length, self.running = State.IDLE, ran, None
+        self.state, self.length, self.running, self.ended_by = State.IDLE, ran, None, told.message
         if run.pending is not None:  # the engine finds the turn ended; whoever asked still gets an answer
             late = self.talk.checked(self.talk.session.receive_event(Resplitted(SESSION, run.number, False), 0.0))
             if run.report_open:

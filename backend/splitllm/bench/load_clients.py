@@ -140,7 +140,7 @@ class _ReplayedSession(ClientSession):
 
     async def _deliver(self, kind: Kind, position: int, values: NDArray[Any], computed: float, size: int) -> None:
         await self._until(self._side.up(computed, HEADER_BYTES + size))
-        await self._socket.send(encode_frame(Frame(kind, self._turn, position, values)))
+        await self._link.send(encode_frame(Frame(kind, self._turn, position, values)))
 
     async def _until(self, when: float) -> None:
         await asyncio.sleep(max(0.0, when - self._now()) / 1000)

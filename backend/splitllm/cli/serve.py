@@ -98,6 +98,13 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
         help="end sessions that are silent for so long (default: %(default)s)",
     )
     limits.add_argument(
+        "--grace-s",
+        type=seconds,
+        default=60.0,
+        metavar="X",
+        help="keep a session whose connection is lost for its client so long; 0 keeps none (default: %(default)s)",
+    )
+    limits.add_argument(
         "--queue-s",
         type=seconds,
         default=10.0,
@@ -165,6 +172,7 @@ def serve_bundle(args: argparse.Namespace, bundle: Path, *, open_browser: bool =
         kv_memory_bytes=args.kv_memory,
         allowed_origins=tuple(args.allowed_origin),
         idle_timeout_s=args.idle_timeout_s,
+        grace_s=args.grace_s,
         threads=args.threads,
         device=args.device,
         variant=args.variant,

@@ -12,7 +12,7 @@ import aiohttp
 
 from ..errors import UsageError
 from ..text import StreamDecoder, TextCodec, visible_length
-from ..types import ClientReport, SamplingParams
+from ..types import ClientReport, FinishReason, SamplingParams
 from .download import BundleSource, Progress
 from .local_blocks import LocalBlocks
 from .session import ClientSession
@@ -140,10 +140,15 @@ class Conversation:
                 arrivals.append(1000 * (time.perf_counter() - began))
                 text += decoder.push(item)
                 visible = visible_length(text, stop)
+                if self._split_in_two(text, stop):
+                    await self._session.stop()
             else:
                 text += decoder.finish()
                 if item["stop_string"] is not None:
                     text = text[: text.find(item["stop_string"])]
+                elif self._split_in_two(text, stop):
+                    text = text[: visible_length(text, stop)]
+                    item["finish_reason"] = FinishReason.STOP_STRING.value
                 visible = len(text)
             if visible > shown:
                 yield text[shown:visible]
@@ -151,6 +156,10 @@ class Conversation:
             if not isinstance(item, int):
                 self.messages = [*asked, {"role": "assistant", "content": text}]
                 yield self._answer(text, item, arrivals)
+
+    def _split_in_two(self, text: str, stop: Sequence[str]) -> bool:
+        """Whether a stop string may stand here that no server saw whole, since the answer went on in a new session."""
+        return self._session.started_over and any(word in text for word in stop)
 
     async def set_effort(self, effort: float | None) -> None:
         """Change the largest share of the blocks that may run here, also while an answer is under way."""

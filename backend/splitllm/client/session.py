@@ -1,49 +1,54 @@
-"""One session with a server, over one WebSocket (protocol/PROTOCOL.md)."""
+"""One session with a server (protocol/PROTOCOL.md), over as many connections as it takes."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
 import numpy as np
-import websockets
-from websockets.asyncio.client import ClientConnection, connect
 
-from .. import __version__
 from ..errors import MachineError, ProtocolError, RemoteError, TurnError
 from ..protocol import (
-    PROTOCOL_VERSION,
     Frame,
     Kind,
     Message,
     TurnRequest,
+    TurnStats,
     decode_frame,
-    decode_message,
+    done_message,
     encode_frame,
-    encode_message,
     report_to,
 )
-from ..types import PREFILL_CHUNK, ClientReport, SamplingParams
+from ..types import PREFILL_CHUNK, ClientReport, FinishReason, SamplingParams
+from .link import ConnectionLostError, Link, Opening, RefusalError, unexpected
 from .local_blocks import LocalBlocks
 
-_OPEN_TIMEOUT_S: Final = 20.0
-_MESSAGE_LIMIT: Final = 1 << 20
+#: What the client waits for: an answer that costs the server no work worth naming, or a step that may stand in a queue.
+_REPLY_S: Final = 20.0
+_STEP_S: Final = 60.0
+#: Before each attempt to reconnect; a server that starts anew is away for some seconds.
+_PAUSES_S: Final = (0.0, 0.2, 0.5, 1.0, 2.0, 4.0, 4.0, 4.0)
+#: Connections that may be lost one after the other without a token in between.
+_MOST_LOSSES: Final = 5
+#: RefusalErrors of a new session that may be otherwise in a moment.
+_PASSING: Final = frozenset({"shutting_down", "server_full", "kv_exhausted"})
 #: Errors that speak of a frame and leave its turn running (PROTOCOL.md, section 6).
-_FRAME_ERRORS: Final = frozenset(
-    {
-        "not_finite",
-        "unknown_token",
-        "wrong_shape",
-        "wrong_dtype",
-        "unexpected_frame",
-        "position_gap",
-        "position_overlap",
-        "unknown_turn",
-    }
-)
+_FRAME_ERRORS: Final = frozenset({"not_finite", "unknown_token", "wrong_shape", "wrong_dtype"})
 _WIRE: Final = {"float16": np.dtype(np.float16), "float32": np.dtype(np.float32)}
+_SEEDS: Final = 2**53
+
+
+@dataclass(frozen=True, slots=True)
+class _Goal:
+    """What an answer is to be, whatever turns it takes; `end` is the position after its last token at most."""
+
+    end: int
+    sampling: SamplingParams
+    stop: tuple[str, ...]
 
 
 class ClientSession:
@@ -52,22 +57,34 @@ class ClientSession:
     What is to be computed follows from three lengths, so a prompt, a token, a catch-up after the split grew and a
     history that goes up again need no cases of their own: the ids that are known, how many of them the local blocks
     hold keys and values of, and from where on the server wants rows.
+
+    A lost connection is mended: the session is taken up again where the server still holds it, else a new one gets the
+    history. Draws are keyed by position, so the answer goes on as it would have.
     """
 
-    def __init__(self, socket: ClientConnection, welcome: Message, plan: Message, blocks: LocalBlocks | None) -> None:
-        self._socket = socket
+    def __init__(self, link: Link, opening: Opening, plan: Message, blocks: LocalBlocks | None) -> None:
+        self._link, self._opening = link, opening
         self._blocks = blocks
-        self.welcome, self.plan = welcome, plan
-        self.total_blocks: int = welcome["blocks"]
-        self.plans: list[Message] = [plan]  # in force one after the other, since the latest turn began
+        self.total_blocks: int = link.welcome["blocks"]
         self._ids: list[int] = []  # of the conversation, as far as it is known
         self._server_length = 0  # positions whose keys and values the server holds
         self._local_length = 0  # the same for the local blocks
         self._send_from = 0  # position from which on the server wants rows
         self._prompt_end = 0  # rows before it go up in chunks, the others one by one
         self._turn = 0
-        self._in_turn = False
+        self._goal: _Goal | None = None  # of the turn under way
+        self._request: TurnRequest | None = None  # what the latest turn began with
         self._report_open = False  # a `report` within a turn waits for its answer
+        self._ticket: Message | None = plan.get("resume")
+        #: Whether the answer under way goes on in a new session: no server has seen all of its text.
+        self.started_over = False
+        self.plan = plan
+        self.plans: list[Message] = [plan]  # in force one after the other, since the latest turn began
+
+    @property
+    def welcome(self) -> Message:
+        """What the server said of itself."""
+        return self._link.welcome
 
     @property
     def split(self) -> int:
@@ -93,74 +110,64 @@ class ClientSession:
             MachineError: the server cannot be reached.
             RemoteError: the server refuses.
         """
-        url = f"ws{server.removeprefix('http')}/v1/session"
+        opening = Opening(server, model, identity, report, split, wire, expected_prompt_tokens)
+        link = None
         try:
-            socket = await connect(url, compression=None, max_size=_MESSAGE_LIMIT, open_timeout=_OPEN_TIMEOUT_S)
-        except (OSError, TimeoutError, websockets.WebSocketException) as error:
-            raise MachineError(f"cannot open a session at {url} ({error}); is the server running there?") from None
-        try:
-            hello = {"type": "hello", "protocol": PROTOCOL_VERSION, "agent": f"splitllm/{__version__}"}
-            welcome = await _request(socket, {**hello, "model": model, "bundle": identity}, "welcome")
-            open_message = {
-                "type": "open",
-                "client": report_to(report),
-                "split": "auto" if split is None else split,
-                "wire": wire,
-                "max_tokens": welcome["limits"]["max_context"],
-                "expected_prompt_tokens": max(1, expected_prompt_tokens),
-            }
-            plan = await _request(socket, open_message, "plan")
-        except BaseException:
-            await socket.close()
+            link = await Link.connect(opening)
+            plan = await link.open(opening)
+        except BaseException as error:
+            if link is not None:
+                link.abort()
+            if isinstance(error, ConnectionLostError):
+                raise error.reason from None
             raise
-        return cls(socket, welcome, plan, blocks)
+        return cls(link, opening, plan, blocks)
 
     async def report(self, report: ClientReport, *, split: int | None, expected_prompt_tokens: int) -> None:
         """Say what has changed, and follow the plan that comes; within a turn, `answer` does so when it is there.
 
         Raises:
             RemoteError: the server refuses (between turns; within one, the former plan just stays).
+            MachineError: the connection was lost and cannot be mended.
         """
+        self._opening = replace(
+            self._opening, report=report, split=split, expected_prompt_tokens=expected_prompt_tokens
+        )
         message = {
             "type": "report",
             "client": report_to(report),
             "split": "auto" if split is None else split,
             "expected_prompt_tokens": max(1, expected_prompt_tokens),
         }
-        if self._in_turn:
+        if self._goal is not None:
             if not self._report_open:
                 self._report_open = True
-                await self._socket.send(encode_message(message))
+                with contextlib.suppress(ConnectionLostError):  # `answer` sees it too, and opens anew with this report
+                    await self._link.send(message)
             return
-        await self._settle_report()
-        self._follow(await _request(self._socket, message, "plan"))
+        losses = 0
+        while True:
+            try:
+                await self._settle_report()
+                self._follow(await self._link.request(message, "plan"))
+                return
+            except ConnectionLostError as lost:
+                losses += 1
+                await self._recover(lost, losses)
 
     async def _settle_report(self) -> None:
         """A `report` of the turn before may still be unanswered; nothing may be sent until it is."""
         while self._report_open:
-            received = await self._socket.recv()
-            if isinstance(received, str):
-                self._hear(decode_message(received, "server"))
-
-    def _hear(self, message: Message) -> Message | None:
-        """A message of the server while no request waits for it: the `done` of this turn, or None."""
-        if message["type"] == "error" and not message["fatal"] and message["turn"] is None and self._report_open:
-            self._report_open = False
-            return None
-        _check(message, "done", "plan")
-        if message["type"] == "plan":
-            self._report_open = False
-            self._follow(message)
-            return None
-        return message if message["turn"] == self._turn else None
+            await self._step(_REPLY_S)
 
     async def close(self) -> None:
         """End the session."""
-        try:
-            await self._socket.send(encode_message({"type": "close"}))
-            await self._socket.wait_closed()
-        except websockets.ConnectionClosed:
-            pass
+        await self._link.close()
+
+    async def stop(self) -> None:
+        """Ask the server to end the turn under way; `answer` goes on to its end."""
+        with contextlib.suppress(ConnectionLostError):
+            await self._link.send({"type": "cancel", "turn": self._turn})
 
     async def answer(
         self, ids: Sequence[int], *, max_tokens: int, sampling: SamplingParams, stop: Sequence[str] = ()
@@ -178,7 +185,7 @@ class ClientSession:
         Raises:
             TurnError: the conversation is longer than the session.
             RemoteError: the server refuses the turn.
-            MachineError: the connection was lost.
+            MachineError: the connection was lost and cannot be mended.
         """
         limit = self.plan["max_tokens"]
         if len(ids) + 1 > limit:
@@ -187,72 +194,119 @@ class ClientSession:
                 "start a new chat",
                 code="context_overflow",
             )
-        await self._settle_report()
+        if sampling.temperature > 0 and sampling.seed is None:  # so that the draws can go on in another session
+            sampling = replace(sampling, seed=secrets.randbelow(_SEEDS))
+        goal = _Goal(min(len(ids) + max_tokens, limit), sampling, tuple(stop))
+        known, losses, done = len(ids), 0, None
+        running = True
+        self.plans, self.started_over = [self.plan], False
+        try:
+            while done is None:
+                try:
+                    if self._goal is not goal:
+                        await self._settle_report()
+                        self._goal = goal
+                        await self._begin(ids, goal)
+                    if len(self._ids) < goal.end:
+                        await self._compute()
+                    done = await self._step(_STEP_S)
+                except ConnectionLostError as lost:
+                    losses += 1
+                    await self._recover(lost, losses)
+                    if self._goal is goal and len(self._ids) >= goal.end and self._request is None:
+                        done = _complete(self._turn)
+                if self._goal is not goal:
+                    continue
+                if known < len(self._ids):
+                    losses = 0
+                while known < len(self._ids):
+                    known += 1
+                    yield self._ids[known - 1]
+            running, self._goal = False, None
+            self._server_length = done["position"]
+            yield {**done, "tokens": known - len(ids)}
+        except (RemoteError, MachineError, ProtocolError) as error:
+            running = isinstance(error, RemoteError) and error.code in _FRAME_ERRORS
+            raise
+        finally:
+            if self._goal is goal:
+                self._goal = None
+            if running:  # a frame was refused, or the caller lost interest: the next turn needs this one to end
+                await self._give_up()
+
+    async def _begin(self, ids: Sequence[int], goal: _Goal) -> None:
+        """Begin a turn that answers `ids`."""
         start = min(_common_prefix(self._ids, ids), self._server_length, len(ids) - 1)
         self._turn += 1
-        turn = TurnRequest(
+        self._request = TurnRequest(
             self._turn,
             start,
             len(ids) - start,
-            max_tokens,
-            sampling,
-            tuple(stop),
-            tuple(sorted(set(ids))) if sampling.repetition_penalty != 1 else (),
+            goal.end - len(ids),
+            goal.sampling,
+            goal.stop,
+            tuple(sorted(set(ids))) if goal.sampling.repetition_penalty != 1 else (),
         )
-        running = self._in_turn = True
-        self.plans = [self.plan]
+        self._ids = list(ids)
+        self._await_rows(start, len(ids))
+        await self._link.send(self._request.to_message())
+
+    def _await_rows(self, start: int, prompt_end: int) -> None:
+        """The server wants the rows from `start` on, and holds those before it."""
+        self._server_length = self._send_from = start
+        self._local_length = min(self._local_length, start)
+        self._prompt_end = prompt_end
+
+    async def _step(self, patience_s: float) -> Message | None:
+        """Take one message: the `done` of this turn, or None."""
         try:
-            await self._socket.send(encode_message(turn.to_message()))
-            self._ids = list(ids)
-            self._server_length = self._send_from = start
-            self._local_length = min(self._local_length, start)
-            self._prompt_end = len(ids)
-            tokens = 0
-            while True:
-                if tokens < max_tokens:
-                    await self._compute()
-                received = await self._socket.recv()
-                if isinstance(received, str):
-                    message = decode_message(received, "server")
-                    if message["type"] == "plan" and message["turn"] == self._turn:
-                        self._report_open = False
-                        await self._adopt(message)
-                        continue
-                    done = self._hear(message)
-                    if done is not None:
-                        running = self._in_turn = False
-                        self._server_length = done["position"]
-                        yield done
-                        return
-                    continue
-                frame = decode_frame(received)
-                if frame.turn != self._turn:
-                    continue
-                for token in frame.values[:, 0].tolist():
-                    tokens += 1
-                    self._ids.append(token)
-                    yield token
-        except RemoteError as error:
-            running = error.code in _FRAME_ERRORS
-            raise
-        except websockets.ConnectionClosed as error:
-            running = False
-            raise MachineError(f"the connection to the server was lost ({error}); run again") from None
-        finally:
-            self._in_turn = False
-            if running:  # a frame was refused, or the caller lost interest: the next turn needs this one to end
-                await self._give_up()
+            received = await self._link.receive(patience_s)
+        except RefusalError as refusal:
+            if refusal.turn is not None or not self._report_open:
+                raise
+            self._report_open = False  # the former plan stays
+            return None
+        if isinstance(received, bytes):
+            self._take_tokens(received)
+        elif received["type"] == "plan":
+            self._report_open = False
+            if received["turn"] == self._turn and self._goal is not None:
+                await self._adopt(received)
+            else:
+                self._follow(received)
+        elif received["type"] != "done":
+            raise ConnectionLostError(unexpected(received, "done"))
+        elif received["turn"] == self._turn:
+            return received
+        return None
+
+    def _take_tokens(self, data: bytes) -> None:
+        """Tokens that follow what is known; a repeat adds nothing."""
+        try:
+            frame = decode_frame(data)
+        except ProtocolError as error:
+            raise ConnectionLostError(error) from None
+        if frame.turn != self._turn:
+            return
+        if frame.position > len(self._ids):
+            raise ConnectionLostError(
+                ProtocolError("A token of the server is missing; ask again.", code="position_gap")
+            )
+        self._ids += frame.values[len(self._ids) - frame.position :, 0].tolist()
 
     async def _give_up(self) -> None:
         """Cancel the turn under way and wait for its end; the next turn begins at 0."""
         self._server_length = 0
-        with contextlib.suppress(websockets.ConnectionClosed, RemoteError, TimeoutError):
-            await self._socket.send(encode_message({"type": "cancel", "turn": self._turn}))
-            async with asyncio.timeout(_OPEN_TIMEOUT_S):
-                while True:
-                    received = await self._socket.recv()
-                    if isinstance(received, str) and self._hear(decode_message(received, "server")) is not None:
-                        return
+        try:
+            async with asyncio.timeout(_REPLY_S):
+                await self._link.send({"type": "cancel", "turn": self._turn})
+                while await self._step(_REPLY_S) is None:
+                    pass
+        except (ConnectionLostError, TimeoutError):
+            self._ticket = None  # whether the turn goes on is not known: better a new session
+            self._link.abort()
+        except (RemoteError, ProtocolError):
+            pass
 
     def _follow(self, plan: Message) -> None:
         """A new plan is in force."""
@@ -268,7 +322,79 @@ class ClientSession:
         """Go on with the turn under a new plan (PROTOCOL.md, "A new plan within a turn")."""
         self._follow(plan)
         self._send_from, self._prompt_end = plan["position"], len(self._ids)
-        await self._socket.send(encode_message({"type": "adopt", "turn": self._turn}))
+        await self._link.send({"type": "adopt", "turn": self._turn})
+
+    # -- a lost connection --------------------------------------------------------------------------------------------
+
+    async def _recover(self, lost: ConnectionLostError, losses: int) -> None:
+        """Go on over a new connection, or raise what a person is to be told."""
+        if losses > _MOST_LOSSES:
+            raise lost.reason
+        reason = lost.reason
+        for pause in _PAUSES_S:
+            await asyncio.sleep(pause)
+            try:
+                await self._reconnect()
+                return
+            except ConnectionLostError as again:
+                reason = again.reason
+            except MachineError as error:
+                reason = error
+            except RemoteError as error:
+                if error.code not in _PASSING:
+                    raise
+                reason = error
+        raise reason
+
+    async def _reconnect(self) -> None:
+        self._link.abort()
+        self._link = link = await Link.connect(self._opening)
+        self._report_open = False
+        if self._ticket is not None:
+            resume = {
+                "session": self.plan["session"],
+                "token": self._ticket["token"],
+                "turn": self._turn if self._goal is not None else None,
+                "position": len(self._ids),
+            }
+            try:
+                plan = await link.open(self._opening, resume)
+            except RemoteError as error:
+                if error.code != "resume_refused":
+                    raise
+                self._ticket = None
+            else:
+                await self._go_on(plan)
+                return
+        await self._start_over(await link.open(self._opening))
+
+    async def _go_on(self, plan: Message) -> None:
+        """The server still holds the session."""
+        self._ticket = ticket = plan["resume"]
+        self._follow(plan)
+        request = self._request
+        if self._goal is None or request is None:
+            return
+        if ticket["turn"] == self._turn:
+            self._ids += ticket["tokens"]
+            self._await_rows(plan["position"], ticket["prompt_end"])
+        else:  # it never heard of the turn
+            self._await_rows(request.start, request.prompt_end)
+            await self._link.send(request.to_message())
+
+    async def _start_over(self, plan: Message) -> None:
+        """The session is gone; a new one gets the history."""
+        self._ticket = plan.get("resume")
+        self._turn = self._local_length = 0
+        self._follow(plan)
+        if self._goal is None:
+            return
+        self.started_over = True
+        self._request = None
+        if len(self._ids) < self._goal.end:
+            await self._begin(self._ids, self._goal)
+
+    # -- rows ---------------------------------------------------------------------------------------------------------
 
     async def _compute(self) -> None:
         """Compute all that is known and not computed yet, and send what the server wants of it."""
@@ -276,7 +402,7 @@ class ClientSession:
             for start in range(self._send_from, self._prompt_end, PREFILL_CHUNK):
                 chunk = self._ids[start : min(start + PREFILL_CHUNK, self._prompt_end)]
                 await self._send(Kind.IDS, start, np.array(chunk, np.int32)[:, None])
-            self._send_from = self._prompt_end
+            self._send_from = max(self._send_from, self._prompt_end)
             return
         blocks, split = self._blocks, self.split
         assert blocks is not None  # noqa: S101  # _follow looked
@@ -299,7 +425,13 @@ class ClientSession:
     async def _send(self, kind: Kind, position: int, values: Any) -> None:
         if kind is Kind.HIDDEN:
             values = values.astype(_WIRE[self.plan["wire"]])
-        await self._socket.send(encode_frame(Frame(kind, self._turn, position, values)))
+        await self._link.send(encode_frame(Frame(kind, self._turn, position, values)))
+
+
+def _complete(turn: int) -> Message:
+    """The end of an answer that was complete when its session was lost; what it cost is not known any more."""
+    stats = TurnStats(None, None, 0.0, 0, 0, 0.0)
+    return done_message(turn, FinishReason.LENGTH, stop_string=None, tokens=0, position=0, stats=stats)
 
 
 def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
@@ -307,37 +439,3 @@ def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
         if left != right:
             return index
     return min(len(a), len(b))
-
-
-async def _request(socket: ClientConnection, message: Message, answer_type: str) -> Message:
-    try:
-        await socket.send(encode_message(message))
-        async with asyncio.timeout(_OPEN_TIMEOUT_S):
-            answer = await socket.recv()
-    except websockets.ConnectionClosed as error:
-        raise MachineError(f"the server closed the connection ({error}); is it a SplitLLM server?") from None
-    except TimeoutError:
-        raise MachineError("the server does not answer; try again") from None
-    if isinstance(answer, bytes):
-        raise ProtocolError("The server sent a frame where a message was due; its version may differ.")
-    return _expect(answer, answer_type)
-
-
-def _expect(text: str, *message_types: str) -> Message:
-    """A message of one of these types; an error of the server is raised.
-
-    Raises:
-        RemoteError: the server sent `error`.
-        ProtocolError: the server sent something else.
-    """
-    return _check(decode_message(text, "server"), *message_types)
-
-
-def _check(message: Message, *message_types: str) -> Message:
-    if message["type"] == "error":
-        raise RemoteError(message["message"], code=message["code"])
-    if message["type"] not in message_types:
-        raise ProtocolError(
-            f"The server sent `{message['type']}` where `{message_types[0]}` was due; its version may differ."
-        )
-    return message

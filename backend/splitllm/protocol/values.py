@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
@@ -24,24 +25,53 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class ResumeRequest:
+    """`resume` of an `open`: the session to go on with, and what is known of it.
+
+    turn: the one that `done` has not come of, or None. position: where the next token belongs that has not come.
+    """
+
+    session: str
+    token: str
+    turn: int | None
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """What a client needs to take its session up again after its connection was lost."""
+
+    token: str
+    grace_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class OpenRequest:
-    """`open` or `report`: what the client can do and wants. `split` is None for auto."""
+    """`open` or `report`: what the client can do and wants. `split` is None for auto.
+
+    resumable: whether the client can take the session up again. resume: the session that it wants to go on with.
+    """
 
     report: ClientReport
     split: int | None
     expected_prompt_tokens: int
     wire: Wire = "float16"
     max_tokens: int = 0
+    resumable: bool = False
+    resume: ResumeRequest | None = None
 
     @classmethod
     def from_message(cls, message: Message) -> OpenRequest:
         """From a valid `open` or `report` message."""
+        resume = message.get("resume")
         return cls(
             report=report_from(message["client"]),
             split=None if message["split"] == "auto" else message["split"],
             expected_prompt_tokens=message["expected_prompt_tokens"],
             wire=message.get("wire", "float16"),
             max_tokens=message.get("max_tokens", 0),
+            resumable="resume" in message,
+            resume=None if resume is None else ResumeRequest(**resume),
         )
 
 
@@ -135,9 +165,10 @@ def plan_message(
     position: int,
     rtt_ms: float,
     turn: int | None = None,
+    resume: Message | None = None,
 ) -> Message:
     """The `plan` message; `turn` is the turn under way whose rows are to be sent anew, if any."""
-    return {
+    message: Message = {
         "type": "plan",
         "turn": turn,
         "session": session,
@@ -155,6 +186,18 @@ def plan_message(
             "server_ms": plan.server_ms,
         },
         "rtt_ms": rtt_ms,
+    }
+    return message if resume is None else {**message, "resume": resume}
+
+
+def resume_member(ticket: Ticket, *, turn: int = 0, prompt_end: int = 0, tokens: Sequence[int] = ()) -> Message:
+    """`resume` of a `plan`: the last turn that the server got, where its prompt ends, and tokens to be heard again."""
+    return {
+        "token": ticket.token,
+        "grace_s": ticket.grace_s,
+        "turn": turn,
+        "prompt_end": prompt_end,
+        "tokens": list(tokens),
     }
 
 

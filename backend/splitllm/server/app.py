@@ -22,6 +22,8 @@ from ..session import Greeting, State
 from ..text import TextCodec
 from .config import ServerConfig
 from .connection import Connection
+from .held import HeldSessions
+from .live_session import Services
 from .metrics import Figures, Metrics
 from .openai_api import OpenAiApi, engine_stopped, shutting_down
 from .planning import Admission
@@ -77,6 +79,9 @@ class Server:
             max_context=self.limits.max_context,
         )
         self.greeting = Greeting(f"splitllm/{__version__}", spec.name, bundle.identity, spec, config.sla, self.limits)
+        self.services = Services(self.greeting, config, self.runner, self.admission, self.codec, self.telemetry)
+        #: Sessions that wait for their clients to come back.
+        self.held = HeldSessions(config.grace_s)
 
     async def session(self, request: web.Request) -> web.StreamResponse:
         """`GET /v1/session`: one session over one WebSocket."""
@@ -92,13 +97,9 @@ class Server:
         await socket.prepare(request)
         connection = Connection(
             socket,
-            greeting=self.greeting,
-            config=self.config,
-            runner=self.runner,
-            admission=self.admission,
-            codec=self.codec,
+            services=self.services,
+            held=self.held,
             transport=request.transport if isinstance(request.transport, asyncio.Transport) else None,
-            telemetry=self.telemetry,
         )
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  # a request handler always runs in a task
@@ -144,6 +145,7 @@ class Server:
             ("websocket", state.value.replace(" ", "_")): states[state]
             for state in (State.NEW, State.GREETED, State.IDLE, State.IN_TURN)
         }
+        named["websocket", "held"] = len(self.held)
         return {**named, ("openai", "queued"): len(self.api.queue), ("openai", "in_turn"): self.api.in_turn}
 
     def snapshot(self) -> Snapshot:
@@ -167,6 +169,7 @@ class Server:
     async def drain(self, limit_s: float) -> None:
         """Take no new sessions, let turns in work finish for at most `limit_s`, and say goodbye to the others."""
         self.draining = self.api.draining = True
+        self.held.end_all()
         for connection in self.connections:
             connection.drain()
         tasks = [*self.connections.values(), *self.api.requests]
@@ -196,6 +199,7 @@ class Server:
         self.admission.ticked(tick.batch, 1000 * tick.engine_s)
 
     def _engine_lost(self, _fault: BaseException) -> None:
+        self.held.end_all()
         for connection in self.connections:
             connection.lose_engine()
         self.api.fail(engine_stopped())
@@ -229,6 +233,7 @@ def make_app(server: Server) -> web.Application:
 
     async def say_goodbye(_app: web.Application) -> None:
         server.draining = server.api.draining = True
+        server.held.end_all()
         for connection in server.connections:
             connection.shut_down()
         server.api.fail(shutting_down())

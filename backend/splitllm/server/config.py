@@ -15,6 +15,7 @@ class ServerConfig:
     kv_memory_bytes: keys and values of all sessions together; None takes what max_sessions full sessions need.
     queue_s: a request over HTTP waits so long for a free session before it is refused; 0 refuses at once.
     drain_s: turns in work get so long to finish when the server is told to stop.
+    grace_s: a session whose connection is lost waits so long for its client; 0 holds none.
     idle_timeout_s: a session that sends nothing for so long is closed.
     up_bytes_per_ms, down_bytes_per_ms: bandwidth assumed of a client's link until it is measured.
     device: `auto`, `cpu` or `cuda`; auto is CUDA where a card, its runtime and float16 blocks are there.
@@ -31,6 +32,7 @@ class ServerConfig:
     kv_memory_bytes: int | None = None
     allowed_origins: tuple[str, ...] = ()
     idle_timeout_s: float = 600.0
+    grace_s: float = 60.0
     threads: int | None = None
     device: str = "auto"
     variant: str | None = None

@@ -1,29 +1,22 @@
-"""One WebSocket connection: carries out what the session's state machine asks for."""
+"""One WebSocket connection: a reader, a writer and a watch around the session that it carries."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-import secrets
 import time
 from collections import deque
 from collections.abc import Sequence
 
-import numpy as np
 from aiohttp import WSMessage, WSMsgType, web
 
-from ..errors import MachineError, ProtocolError, SplitLLMError
-from ..generation import Event, Generation, Resplitted
-from ..protocol import Frame, Kind, TurnRequest, encode_frame, encode_message
-from ..runner import Runner
-from ..session import Action, Begin, Cancel, Close, Feed, Greeting, Plan, Resplit, Send, SendToken, ServerSession, State
-from ..text import TextCodec
-from .config import ServerConfig
-from .following import Follower
-from .observation import Observation
-from .planning import Admission
-from .telemetry import Telemetry
+from ..errors import MachineError, ProtocolError, TurnError
+from ..protocol import ResumeRequest, encode_message
+from ..session import Action, Close, Plan, Resume, Send, State
+from .held import HeldSessions
+from .live_session import LiveSession, Outgoing, Services, Wire
+from .observation import RoundTrip
 
 log = logging.getLogger(__name__)
 
@@ -41,38 +34,35 @@ _CLOSE_CODES = {"shutting_down": 1001, "message_too_large": 1009, "internal": 10
 
 
 class Connection:
-    """Shell around one ServerSession."""
+    """Shell around one socket."""
 
     def __init__(
         self,
         socket: web.WebSocketResponse,
         *,
-        greeting: Greeting,
-        config: ServerConfig,
-        runner: Runner,
-        admission: Admission,
-        codec: TextCodec,
+        services: Services,
+        held: HeldSessions,
         transport: asyncio.Transport | None,
-        telemetry: Telemetry,
+        owner: str | None = None,
     ) -> None:
-        self._socket, self._config, self._runner = socket, config, runner
-        self._transport = transport
-        self._admission, self._codec = admission, codec
-        self._id = secrets.token_hex(16)
-        self._machine = ServerSession(greeting, price=lambda segments: admission.price(self._id, segments))
-        self._account = telemetry.account(self._id, "websocket")
-        self._draining = False
-        self._open = False
-        self._seen = Observation(config.sla, config.up_bytes_per_ms, config.down_bytes_per_ms)
-        self._rtt = self._seen.round_trip
+        """`owner` is the id of the API key that the peer showed, if any."""
+        self._socket, self._services, self._held = socket, services, held
+        self._config = services.config
+        self._transport, self._owner = transport, owner
+        self._rtt = RoundTrip()
         self._ping_soon = asyncio.Event()
-        self._follower = Follower(self._id, self._machine, admission, self._seen, self._post)
-        self._follower.is_late = self._ping_soon.set
-        self._outbox: asyncio.Queue[str | bytes | Close] = asyncio.Queue()
+        self._outbox: asyncio.Queue[Outgoing] = asyncio.Queue()
         self._unread: deque[WSMessage] = deque()
-        self._frame_bytes = 0
-        self._late_plans: set[asyncio.Task[None]] = set()
         self._last_heard = time.monotonic()
+        self._resumed = False  # and the client was not heard since
+        self._wire = Wire(self._outbox.put_nowait, self._rtt, self._ping_soon.set, self._give_session_up)
+        self._session = self._new_session()
+
+    def _new_session(self) -> LiveSession:
+        session = LiveSession(self._services, self._owner)
+        session.ticket = lambda: self._held.enter(session)
+        session.attach(self._wire)
+        return session
 
     async def serve(self) -> None:
         """Serve the connection until either side ends it."""
@@ -82,35 +72,32 @@ class Connection:
             await asyncio.wait([reader, *tasks], return_when=asyncio.FIRST_COMPLETED)
             for task in (reader, *tasks):
                 if task.done() and not task.cancelled() and task.exception() is not None:
-                    log.error("session %s failed", self._id, exc_info=task.exception())
+                    log.error("session %s failed", self._session.id, exc_info=task.exception())
                     await self._last_words()
         finally:
-            self._release()
-            self._account.ended()
             for task in (reader, *tasks):
                 task.cancel()
+            if not self._held.hold(self._session):
+                self._held.forget(self._session)
+                self._session.end()
             await asyncio.gather(reader, *tasks, return_exceptions=True)
 
     @property
     def state(self) -> State:
         """PROTOCOL.md, section 7."""
-        return self._machine.state
+        return self._session.machine.state
 
     def drain(self) -> None:
         """Let the turn in work finish, then tell the client that the server stops."""
-        self._draining = True
-        if self._machine.state is not State.IN_TURN:
-            self.shut_down()
+        self._session.drain()
 
     def shut_down(self) -> None:
         """Tell the client that the server stops."""
-        error = ProtocolError("The server is stopping; connect again in a moment.", code="shutting_down")
-        self._post(self._machine.fail(error))
+        self._session.shut_down()
 
     def lose_engine(self) -> None:
         """Tell the client that the engine met a fault."""
-        error = ProtocolError("The server's engine stopped; its operator must restart it.", code="internal")
-        self._post(self._machine.fail(error))
+        self._session.lose_engine()
 
     # -- three tasks --------------------------------------------------------------------------------------------------
 
@@ -122,19 +109,49 @@ class Connection:
                 self._rtt.pong(bytes(message.data), now)
             elif message.type is WSMsgType.PING:
                 await self._socket.pong(message.data)
-            elif message.type is WSMsgType.TEXT:
+            elif message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
                 self._last_heard = now
-                await self._carry_out(self._machine.receive_text(message.data, 1000 * now))
-            elif message.type is WSMsgType.BINARY:
-                self._last_heard = now
-                self._frame_bytes = len(message.data)
-                await self._carry_out(self._machine.receive_binary(message.data))
+                await self._receive(message.data, now)
             else:  # closed by the peer, or broken
                 return
-            if self._machine.state is State.CLOSED or self._outbox.qsize() > _OUTBOX_LIMIT:
+            if self.state is State.CLOSED or self._outbox.qsize() > _OUTBOX_LIMIT:
                 await self._outbox.join()  # a peer that asks for more than it reads has to wait
-            if self._machine.state is State.CLOSED:
+            if self.state is State.CLOSED:
                 return
+
+    async def _receive(self, data: str | bytes, now: float) -> None:
+        session = self._session
+        if self._resumed:
+            self._resumed = False
+            self._held.heard(session)
+        actions = session.receive(data, now)
+        if session.is_open:
+            await session.carry_out(actions)
+            return
+        for action in actions:
+            if isinstance(action, Plan):
+                await self._first_pong()
+            if isinstance(action, Resume):
+                await self._resume(action.request)
+            else:
+                await session.carry_out([action])
+
+    async def _resume(self, request: ResumeRequest) -> None:
+        await self._first_pong()
+        former = self._session
+        try:
+            self._session, ticket = await self._held.take(request, self._owner, self._wire)
+        except TurnError as error:
+            former.post(former.machine.refused(error))
+            return
+        former.end()
+        self._resumed = True
+        self._session.send(self._session.machine.resumed(request, ticket, self._rtt.ms))
+
+    def _give_session_up(self) -> None:
+        """The session goes on over another connection; whoever still listens here is told."""
+        self._session = self._new_session()
+        self._session.fail(ProtocolError("This session goes on over another connection.", code="session_moved"))
 
     async def _write(self) -> None:
         while True:
@@ -159,14 +176,13 @@ class Connection:
 
     async def _let_go_of_slow_reader(self) -> None:
         """Say why, behind what waits to be read: a peer that wakes up in this moment learns it."""
-        self._account.dropped("slow_reader")
-        self._release()
+        session = self._session
+        session.account.dropped("slow_reader")
+        session.release()
         error = ProtocolError("You do not read what the server sends; read on, and reconnect.", code="slow_reader")
         with contextlib.suppress(ConnectionError, TimeoutError):
             async with asyncio.timeout(_LAST_WORD_S):
-                for action in self._machine.fail(error):
-                    if isinstance(action, Send):
-                        await self._socket.send_str(encode_message(action.message))
+                await self._tell(session.machine.fail(error))
                 await self._socket.close(code=1008, message=b"slow_reader")
 
     async def _watch(self) -> None:
@@ -174,13 +190,13 @@ class Connection:
         sent = 0
         while True:
             now = time.monotonic()
-            if not self._machine.waits_for_client:
+            if not self._session.machine.waits_for_client:
                 self._last_heard = now
-            opening = self._machine.state in (State.NEW, State.GREETED)
+            opening = self.state in (State.NEW, State.GREETED)
             limit = _OPENING_S if opening else self._config.idle_timeout_s
             if now - self._last_heard > min(limit, self._config.idle_timeout_s):
                 error = ProtocolError("The session was silent for too long; reconnect to go on.", code="idle_timeout")
-                self._post(self._machine.fail(error))
+                self._session.fail(error)
                 await self._outbox.join()
                 return
             if now - self._rtt.last_pong > _SILENT_S:
@@ -202,89 +218,12 @@ class Connection:
         if self._transport is not None:
             self._transport.abort()
 
-    # -- actions ------------------------------------------------------------------------------------------------------
-
-    async def _carry_out(self, actions: Sequence[Action]) -> None:
-        for action in actions:
-            if isinstance(action, Plan):
-                await self._plan(action)
-            else:
-                self._do(action)
-
-    def _post(self, actions: Sequence[Action]) -> None:
-        """Carry out actions from where nothing can be awaited."""
-        for action in actions:
-            if isinstance(action, Plan):  # the turn ended before its `report` was answered
-                self._late_plans.add(task := asyncio.create_task(self._plan(action)))
-                task.add_done_callback(self._late_plans.discard)
-            else:
-                self._do(action)
-
-    def _do(self, action: Action) -> None:
-        match action:
-            case Send(message):
-                self._account.sent(message)
-                self._outbox.put_nowait(encode_message(message))
-            case SendToken(turn, position, token):
-                frame = Frame(Kind.TOKEN, turn, position, np.array([[token]], np.int32))
-                self._outbox.put_nowait(encode_frame(frame))
-                self._follower.token_sent(position)
-            case Begin(request):
-                self._account.turn_began(request.prompt_tokens)
-                self._runner.begin(
-                    self._id,
-                    request.turn,
-                    start=request.start,
-                    prompt_end=request.prompt_end,
-                    generation=self._generation(request),
-                )
-                self._follower.turn_began(request)
-            case Feed(turn, position, values):
-                self._follower.rows_arrived(position, len(values), self._frame_bytes)
-                self._runner.feed(self._id, turn, position, values)
-            case Resplit(turn, split):
-                self._runner.resplit_turn(self._id, turn, split, self._on_event)
-            case Cancel(turn):
-                self._runner.cancel(self._id, turn)
-            case Close(error):
-                self._account.ends_because(error.code if error is not None else "closed")
-                self._release()
-                self._outbox.put_nowait(action)
-            case Plan():
-                raise AssertionError("plans are awaited")
-
-    async def _plan(self, action: Plan) -> None:
-        if not self._open and not self._rtt.first.is_set():
-            # The first pong may come behind the client's `open`; a client that answers no ping waits for nothing.
+    async def _first_pong(self) -> None:
+        """The first pong may come behind the client's `open`; a client that answers no ping waits for nothing."""
+        if not self._rtt.first.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_FIRST_PONG_S):
                     await self._await_pong()
-        if self._machine.state is State.CLOSED:
-            return
-        if not self._runner.ready:
-            self.lose_engine()
-            return
-        request = action.request
-        in_turn = self._machine.state is State.IN_TURN
-        try:
-            plan = self._follower.plan(request)
-            if not in_turn:
-                self._admission.admit(self._id, plan.split, request.max_tokens)
-        except SplitLLMError as error:
-            self._post(self._machine.refused(error))
-            return
-        self._follower.request = request
-        if in_turn:
-            self._follower.change_turn(plan, request)
-            return
-        if self._open:
-            if plan.split != self._machine.split:
-                await self._runner.resplit(self._id, plan.split)
-        else:
-            self._open = True
-            self._runner.open(self._id, plan.split, self._on_event)
-        self._follower.tell(plan)
-        self._post(self._machine.planned(self._id, plan, request, self._rtt.ms))
 
     async def _await_pong(self) -> None:
         """Pongs come through the reader that waits here, so read on until the first; the rest waits its turn."""
@@ -297,42 +236,14 @@ class Connection:
             if len(self._unread) > _FIRST_PINGS or message.type not in (WSMsgType.TEXT, WSMsgType.PING):
                 return
 
-    def _generation(self, request: TurnRequest) -> Generation:
-        room = self._machine.max_tokens - request.prompt_end
-        return Generation(
-            request.sampling,
-            max_tokens=min(request.max_tokens, room),
-            end_tokens=self._runner.engine.spec.end_tokens,
-            stop=request.stop,
-            seen_ids=request.seen_ids,
-            decode=self._codec.decode,
-            generator=np.random.default_rng(request.sampling.seed) if request.sampling.temperature > 0 else None,
-        )
-
-    def _on_event(self, event: Event | Resplitted) -> None:
-        try:
-            if not isinstance(event, Resplitted):
-                self._account.event(event)
-            self._post(self._machine.receive_event(event, 1000 * time.monotonic()))
-            if self._open:
-                self._follower.happened(event)
-            if self._draining and self._machine.state is State.IDLE:
-                self.shut_down()
-        except Exception:
-            log.exception("session %s failed", self._id)
-            self._post(self._machine.fail(MachineError("unexpected exception")))
-
-    def _release(self) -> None:
-        if self._open:
-            self._open = False
-            self._runner.close(self._id)
-            self._admission.release(self._id)
-
     async def _last_words(self) -> None:
         """A task of this connection failed: say so past the outbox, whose writer may be the one."""
         with contextlib.suppress(ConnectionError, TimeoutError):
             async with asyncio.timeout(self._config.send_timeout_s):
-                for action in self._machine.fail(MachineError("unexpected exception")):
-                    if isinstance(action, Send):
-                        await self._socket.send_str(encode_message(action.message))
+                await self._tell(self._session.machine.fail(MachineError("unexpected exception")))
+
+    async def _tell(self, actions: Sequence[Action]) -> None:
+        for action in actions:
+            if isinstance(action, Send):
+                await self._socket.send_str(encode_message(action.message))
                 await self._socket.close(code=_CLOSE_CODES["internal"])

@@ -29,7 +29,7 @@ class Follower:
         machine: ServerSession,
         admission: Admission,
         seen: Observation,
-        carry_out: Callable[[Sequence[Action]], None],
+        carry_out: Callable[[Sequence[Action]], object],
     ) -> None:
         self._session, self._machine, self._admission = session, machine, admission
         self._seen, self._carry_out = seen, carry_out

@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..errors import SplitLLMError
-from ..protocol import Limits, Message, OpenRequest, TurnRequest
+from ..protocol import Limits, Message, OpenRequest, ResumeRequest, TurnRequest
 from ..types import ModelSpec, Sla
 
 
@@ -34,6 +34,13 @@ class Plan:
     """Plan the session, reserve for it, and call `planned` or `refused`."""
 
     request: OpenRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Go on with a session that is held, in place of this one: its `resumed`, or `refused` of this one."""
+
+    request: ResumeRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +81,7 @@ class Close:
     error: SplitLLMError | None
 
 
-Action = Send | SendToken | Plan | Begin | Feed | Cancel | Resplit | Close
+Action = Send | SendToken | Plan | Resume | Begin | Feed | Cancel | Resplit | Close
 
 
 class State(enum.Enum):

@@ -9,17 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from ..errors import WIRE_CODES, CapacityError, ProtocolError, SplitLLMError, TurnError
 from ..generation import Resplitted, TokenDrawn, TurnEnded
 from ..protocol import (
-    PROTOCOL_VERSION,
     DType,
     Frame,
-    Kind,
     Message,
     OpenRequest,
+    ResumeRequest,
+    Ticket,
     TurnRequest,
     TurnStats,
     Wire,
@@ -28,10 +26,13 @@ from ..protocol import (
     done_message,
     error_message,
     plan_message,
+    resume_member,
 )
 from ..sampler import check_sampling
 from ..types import SessionPlan
-from .actions import Action, Begin, Cancel, Close, Feed, Greeting, Plan, Resplit, Send, SendToken, State
+from .actions import Action, Begin, Cancel, Close, Greeting, Plan, Resplit, Resume, Send, SendToken, State
+from .frames import Agreed, accept
+from .hello import welcome_to
 from .turn import PendingPlan, Segment, Turn
 
 #: From what ran, the engine's milliseconds that a turn added and those that it was spared.
@@ -39,7 +40,7 @@ TurnPrice = Callable[[Sequence[Segment]], tuple[float, float]]
 
 
 class ServerSession:
-    """One connection's session."""
+    """One session; it may outlive the connection that it began on (`resumed`)."""
 
     def __init__(self, greeting: Greeting, *, price: TurnPrice | None = None) -> None:
         """`price` tells what a turn cost the engine; without it, `done` says nothing of time."""
@@ -54,6 +55,8 @@ class ServerSession:
         self._name = ""
         self._turn: Turn | None = None
         self._last_turn = 0  # highest turn number received, refused ones included
+        self._outcome: Message | None = None  # what ended that turn, or refused it
+        self._plan: SessionPlan | None = None  # in force, as last told
         self.rtt_ms = 0.0
 
     @property
@@ -109,44 +112,14 @@ class ServerSession:
         return handler()
 
     def _hello(self, message: Message) -> Sequence[Action]:
-        if message["protocol"] != PROTOCOL_VERSION:
-            raise ProtocolError(
-                f"The server speaks protocol {PROTOCOL_VERSION}, you speak {message['protocol']}; reload the page or "
-                "install the matching version.",
-                code="protocol_version",
-            )
-        if message["model"] not in (None, self._greeting.model):
-            raise ProtocolError(
-                f"This server does not serve the model {message['model'][:100]!r}; it serves {self._greeting.model!r}.",
-                code="unknown_model",
-            )
-        if message["bundle"] not in (None, self._greeting.bundle):
-            raise ProtocolError(
-                "Your copy of the model differs from the server's; load the manifest anew.", code="bundle_mismatch"
-            )
+        welcome = welcome_to(message, self._greeting)
         self.state = State.GREETED
-        greeting = self._greeting
-        welcome: Message = {
-            "type": "welcome",
-            "protocol": PROTOCOL_VERSION,
-            "agent": greeting.agent,
-            "model": greeting.model,
-            "bundle": greeting.bundle,
-            "blocks": greeting.spec.blocks,
-            "hidden_size": greeting.spec.hidden_size,
-            "vocab_size": greeting.spec.vocab_size,
-            "sla": {"ttft_ms": greeting.sla.ttft_ms, "tpot_ms": greeting.sla.tpot_ms},
-            "limits": {
-                "max_context": greeting.limits.max_context,
-                "max_rows": greeting.limits.max_rows,
-                "max_message_bytes": greeting.limits.max_message_bytes,
-                "idle_timeout_s": greeting.limits.idle_timeout_s,
-            },
-        }
         return [Send(welcome)]
 
     def _open(self, message: Message) -> Sequence[Action]:
         request = OpenRequest.from_message(message)
+        if request.resume is not None:
+            return [Resume(request.resume)]
         if request.max_tokens > self._greeting.limits.max_context:
             raise TurnError(
                 f"A session here holds at most {self._greeting.limits.max_context} tokens; ask for no more.",
@@ -174,8 +147,10 @@ class ServerSession:
 
     # -- planning -----------------------------------------------------------------------------------------------------
 
-    def planned(self, session: str, plan: SessionPlan, request: OpenRequest, rtt_ms: float) -> list[Action]:
-        """The plan asked for by a `Plan` action is made and memory is reserved."""
+    def planned(
+        self, session: str, plan: SessionPlan, request: OpenRequest, rtt_ms: float, ticket: Ticket | None = None
+    ) -> list[Action]:
+        """The plan asked for by a `Plan` action is made and memory is reserved. `ticket` opens the session again."""
         if self.state is State.CLOSED:
             return []
         self._name = session
@@ -186,7 +161,35 @@ class ServerSession:
         elif plan.split < self.split:
             self.length = 0
         self.split, self.rtt_ms = plan.split, rtt_ms
-        return [Send(self._plan_message(plan, self.length))]
+        return [Send(self._plan_message(plan, self.length, resume=None if ticket is None else resume_member(ticket)))]
+
+    @property
+    def worth_holding(self) -> bool:
+        """Whether a client that comes back would find more than a new session has."""
+        return self.state in (State.IDLE, State.IN_TURN) and self._last_turn > 0
+
+    def resumed(self, request: ResumeRequest, ticket: Ticket, rtt_ms: float) -> list[Action]:
+        """The client is back on another connection: the plan in force, and what it has missed of the turn it names.
+
+        What was under way to either side is lost, so nothing is left to be adopted or answered. Frames that the client
+        sends again are answered by their positions, as ever.
+        """
+        turn, plan = self._turn, self._plan
+        assert plan is not None  # noqa: S101  # only a session that is open is held
+        self.rtt_ms = rtt_ms
+        tokens: list[int] = []
+        if turn is not None:
+            turn.unadopted, turn.report_open = 0, False
+            if turn.request.turn == request.turn:
+                tokens = [token for at, token in sorted(turn.answers.items()) if at >= request.position]
+        member = resume_member(
+            ticket, turn=self._last_turn, prompt_end=0 if turn is None else turn.prompt_end, tokens=tokens
+        )
+        position = turn.expected if turn is not None and turn.active else self.length
+        actions: list[Action] = [Send(self._plan_message(plan, position, resume=member))]
+        if request.turn == self._last_turn and self._outcome is not None:
+            actions.append(Send(self._outcome))
+        return actions
 
     def planned_in_turn(self, plan: SessionPlan, request: OpenRequest, rtt_ms: float) -> list[Action]:
         """A plan for the turn under way is made, asked for by `report` or not, and memory is reserved.
@@ -226,7 +229,10 @@ class ServerSession:
         turn = self._turn
         return turn is not None and turn.active and (turn.pending is not None or turn.unadopted > 0)
 
-    def _plan_message(self, plan: SessionPlan, position: int, turn: int | None = None) -> Message:
+    def _plan_message(
+        self, plan: SessionPlan, position: int, turn: int | None = None, resume: Message | None = None
+    ) -> Message:
+        self._plan = plan
         return plan_message(
             self._name,
             plan,
@@ -235,6 +241,7 @@ class ServerSession:
             position=position,
             rtt_ms=self.rtt_ms,
             turn=turn,
+            resume=resume,
         )
 
     def refused(self, error: SplitLLMError) -> list[Action]:
@@ -260,9 +267,11 @@ class ServerSession:
         try:
             self._check_turn(request)
         except TurnError as error:
-            self._last_turn = max(self._last_turn, request.turn)
-            return [Send(error_message(error, turn=request.turn))]
-        self._last_turn = request.turn
+            told = error_message(error, turn=request.turn)
+            if request.turn > self._last_turn:
+                self._last_turn, self._outcome = request.turn, told
+            return [Send(told)]
+        self._last_turn, self._outcome = request.turn, None
         self.length = request.start
         # With all blocks at the client only the head runs here, and it needs the prompt's last row alone.
         expected = request.start if self.split < self._blocks else request.prompt_end - 1
@@ -299,67 +308,19 @@ class ServerSession:
             raise ProtocolError("Frames come after `plan`. See PROTOCOL.md, section 7.", code="unexpected_message")
         frame = decode_frame(data)
         try:
-            return self._accept(frame)
+            return self._accepted(frame)
         except TurnError as error:
             turn = self._turn
             error.expected_position = turn.expected if turn is not None and turn.active else self.length
             return [Send(error_message(error, turn=frame.turn))]
 
-    def _accept(self, frame: Frame) -> Sequence[Action]:
-        """PROTOCOL.md, section 5, row by row."""
+    def _accepted(self, frame: Frame) -> Sequence[Action]:
         turn = self._turn
         if frame.turn > self._last_turn:
             raise TurnError(f"Turn {frame.turn} has not begun; send `turn` first.", code="unknown_turn")
         if turn is None or frame.turn < self._last_turn or frame.turn != turn.request.turn or not turn.active:
             return []
-        if turn.pending is not None or turn.unadopted:
-            return []  # sent under the former plan
-        self._check_shape(frame)
-        if frame.position > turn.expected:
-            raise TurnError(
-                f"The frame begins at position {frame.position}; continue at {turn.expected}.", code="position_gap"
-            )
-        if frame.end <= turn.expected:
-            token = turn.answers.get(frame.end)
-            return [] if token is None else [SendToken(frame.turn, frame.end, token)]
-        if frame.position < turn.expected:
-            raise TurnError(
-                f"The frame repeats positions and adds new ones; continue at {turn.expected}.", code="position_overlap"
-            )
-        if not turn.waiting:
-            raise TurnError("The server waits for no frame now; wait for its token.", code="unexpected_frame")
-        limit = max(1, turn.prompt_end - turn.expected)
-        if frame.rows > limit:
-            raise TurnError(f"The frame has {frame.rows} rows where at most {limit} can follow.", code="wrong_shape")
-        self._check_values(frame)
-        turn.expected = frame.end
-        turn.waiting = frame.end < turn.prompt_end
-        values = frame.values[:, 0] if frame.kind is Kind.IDS else frame.values
-        return [Feed(frame.turn, frame.position, values)]
-
-    def _check_shape(self, frame: Frame) -> None:
-        spec, limits = self._greeting.spec, self._greeting.limits
-        kind = Kind.IDS if self.split == 0 else Kind.HIDDEN
-        dtype = DType.INT32 if self.split == 0 else self._dtype
-        if frame.kind is not kind or frame.dtype is not dtype:
-            raise TurnError(
-                f"With split {self.split} frames are {kind.name.lower()} of {dtype.name.lower()}, not "
-                f"{frame.kind.name.lower()} of {frame.dtype.name.lower()}.",
-                code="wrong_dtype",
-            )
-        columns = 1 if kind is Kind.IDS else spec.hidden_size
-        if frame.values.shape[1] != columns or frame.rows > limits.max_rows:
-            raise TurnError(
-                f"A frame here has at most {limits.max_rows} rows of {columns} columns, not {frame.values.shape}.",
-                code="wrong_shape",
-            )
-
-    def _check_values(self, frame: Frame) -> None:
-        if frame.kind is Kind.HIDDEN:
-            if not np.isfinite(frame.values).all():
-                raise TurnError("The hidden states hold NaN or infinity; compute them again.", code="not_finite")
-        elif frame.values.min() < 0 or frame.values.max() >= self._greeting.spec.vocab_size:
-            raise TurnError("A token id is outside the vocabulary; encode the text again.", code="unknown_token")
+        return accept(turn, frame, Agreed(self._greeting, self.split, self._dtype))
 
     # -- from the runner ----------------------------------------------------------------------------------------------
 
@@ -382,7 +343,8 @@ class ServerSession:
                 turn.active = False
                 self.state = State.IDLE
                 self.length = event.length
-                return [Send(self._done(turn, event))]
+                self._outcome = self._done(turn, event)
+                return [Send(self._outcome)]
 
     def _resplitted(self, turn: Turn, event: Resplitted) -> list[Action]:
         pending, turn.pending = turn.pending, None

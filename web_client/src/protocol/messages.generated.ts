@@ -25,6 +25,15 @@ export interface Open {
   wire: 'float16' | 'float32';
   max_tokens: number;
   expected_prompt_tokens: number;
+  /**
+   * Present where the client can take the session up again: null for a new session, or the one to go on with.
+   */
+  resume?: {
+    session: string;
+    token: string;
+    turn: number | null;
+    position: number;
+  } | null;
 }
 /**
  * What a client can do; times in milliseconds for one block.
@@ -142,6 +151,19 @@ export interface Plan {
     server_ms: number;
   };
   rtt_ms: number;
+  /**
+   * In the answer to an `open` with `resume`: what the next resume needs, and what the client has missed.
+   */
+  resume?: {
+    token: string;
+    grace_s: number;
+    turn: number;
+    prompt_end: number;
+    /**
+     * @maxItems 262144
+     */
+    tokens: number[];
+  };
 }
 /**
  * A turn has ended.

@@ -1,0 +1,173 @@
+"""Reaching a server: a socket, the greeting, and a session opened or taken up again (PROTOCOL.md, section 3)."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any, Final
+
+import websockets
+from websockets.asyncio.client import ClientConnection, connect
+
+from .. import __version__
+from ..errors import MachineError, ProtocolError, RemoteError, SplitLLMError
+from ..protocol import PROTOCOL_VERSION, Message, decode_message, encode_message, report_to
+from ..types import ClientReport
+
+_OPEN_TIMEOUT_S: Final = 20.0
+_MESSAGE_LIMIT: Final = 1 << 20
+#: Errors after which another attempt would end the same.
+_FINAL: Final = frozenset({"protocol_version", "unknown_model", "bundle_mismatch"})
+#: Errors about frames that got lost or out of order on their way; the server says what it waits for when it is asked.
+_OUT_OF_STEP: Final = frozenset({"position_gap", "position_overlap", "unknown_turn", "unexpected_frame"})
+
+
+class ConnectionLostError(SplitLLMError):
+    """The connection is of no use any more; `reason` is what a person is told if it cannot be mended."""
+
+    def __init__(self, reason: SplitLLMError) -> None:
+        super().__init__(reason.message, code=reason.code)
+        self.reason = reason
+
+
+class RefusalError(RemoteError):
+    """The server refuses something and the session goes on; `turn` is the turn that it speaks of."""
+
+    def __init__(self, message: Message) -> None:
+        super().__init__(message["message"], code=message["code"])
+        self.turn: int | None = message["turn"]
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What a session is opened with; `split` None lets the planner choose."""
+
+    server: str
+    model: str | None
+    identity: str
+    report: ClientReport
+    split: int | None
+    wire: str
+    expected_prompt_tokens: int
+
+
+class Link:
+    """One connection that has been greeted."""
+
+    def __init__(self, socket: ClientConnection, welcome: Message) -> None:
+        self._socket, self.welcome = socket, welcome
+
+    @classmethod
+    async def connect(cls, opening: Opening) -> Link:
+        """Connect and greet.
+
+        Raises:
+            MachineError: the server cannot be reached.
+            RemoteError: the server refuses.
+            ConnectionLostError: it went away meanwhile.
+        """
+        url = f"ws{opening.server.removeprefix('http')}/v1/session"
+        try:
+            socket = await connect(url, compression=None, max_size=_MESSAGE_LIMIT, open_timeout=_OPEN_TIMEOUT_S)
+        except (OSError, TimeoutError, websockets.WebSocketException) as error:
+            raise MachineError(f"cannot open a session at {url} ({error}); is the server running there?") from None
+        link = cls(socket, {})
+        try:
+            hello = {"type": "hello", "protocol": PROTOCOL_VERSION, "agent": f"splitllm/{__version__}"}
+            link.welcome = await link.request({**hello, "model": opening.model, "bundle": opening.identity}, "welcome")
+        except BaseException:
+            link.abort()
+            raise
+        return link
+
+    async def open(self, opening: Opening, resume: Message | None = None) -> Message:
+        """Open a session, or take up the one that `resume` names. Returns its plan.
+
+        Raises:
+            RemoteError: the server refuses; after `resume_refused` a new session can be opened on this link.
+            ConnectionLostError: it went away meanwhile.
+        """
+        message = {
+            "type": "open",
+            "client": report_to(opening.report),
+            "split": "auto" if opening.split is None else opening.split,
+            "wire": opening.wire,
+            "max_tokens": self.welcome["limits"]["max_context"],
+            "expected_prompt_tokens": max(1, opening.expected_prompt_tokens),
+            "resume": resume,
+        }
+        return await self.request(message, "plan")
+
+    async def send(self, data: Message | bytes) -> None:
+        """Send a control message or a frame.
+
+        Raises:
+            ConnectionLostError: there is nobody to send to.
+        """
+        try:
+            await self._socket.send(encode_message(data) if isinstance(data, dict) else data)
+        except websockets.ConnectionClosed as error:
+            raise _lost(error) from None
+
+    async def receive(self, patience_s: float) -> Message | bytes:
+        """The next control message, or the bytes of a frame.
+
+        Raises:
+            RefusalError: the server refuses something; the session goes on.
+            ConnectionLostError: nothing came for so long, nothing more can come, or what came cannot be read.
+        """
+        try:
+            async with asyncio.timeout(patience_s):
+                received = await self._socket.recv()
+        except websockets.ConnectionClosed as error:
+            raise _lost(error) from None
+        except TimeoutError:
+            raise ConnectionLostError(MachineError("the server does not answer; try again")) from None
+        if isinstance(received, bytes):
+            return received
+        try:
+            message = decode_message(received, "server")
+        except ProtocolError as error:
+            raise ConnectionLostError(error) from None
+        if message["type"] == "error":
+            refusal = RefusalError(message)
+            out_of_step = refusal.code in _OUT_OF_STEP and message["expected_position"] is not None
+            if refusal.code not in _FINAL and (message["fatal"] or out_of_step):
+                raise ConnectionLostError(refusal)
+            raise refusal
+        return message
+
+    async def request(self, message: Message, answer_type: str) -> Message:
+        """Send a message and take its answer.
+
+        Raises:
+            RemoteError: the server refuses.
+            ConnectionLostError: as `receive`.
+        """
+        await self.send(message)
+        answer = await self.receive(_OPEN_TIMEOUT_S)
+        if isinstance(answer, bytes) or answer["type"] != answer_type:
+            raise ConnectionLostError(unexpected(answer, answer_type))
+        return answer
+
+    async def close(self) -> None:
+        """Say goodbye and wait for the connection's end."""
+        try:
+            await self.send({"type": "close"})
+            await self._socket.wait_closed()
+        except ConnectionLostError:
+            pass
+
+    def abort(self) -> None:
+        """Drop the connection; a polite close would wait for a peer that may be gone."""
+        self._socket.transport.abort()
+
+
+def unexpected(got: Message | bytes, wanted: str) -> ProtocolError:
+    """An answer that does not belong here."""
+    name: Any = "a frame" if isinstance(got, bytes) else f"`{got['type']}`"
+    return ProtocolError(f"The server sent {name} where `{wanted}` was due; its version may differ.")
+
+
+def _lost(error: websockets.ConnectionClosed) -> ConnectionLostError:
+    return ConnectionLostError(MachineError(f"the connection to the server was lost ({error}); run again"))
