@@ -147,7 +147,7 @@ async def test_the_time_of_grace_ends_and_gives_everything_back(bundle: Bundle) 
             await until(lambda: not server.admission.sessions)
         assert server.admission.budget.reserved_bytes == 0
         assert not server.held._entries
-        assert server.runner._scheduler.occupied == 0
+        await until(lambda: not server.runner._scheduler._streams)
         async with caller(url, again(plan)) as (_, refusal):
             assert refusal["code"] == "resume_refused"
 
