@@ -127,6 +127,7 @@ WIRE_CODES: dict[str, str] = {
     "variant_unavailable": "a variant or wire dtype that the bundle or the session does not have",
     "server_full": "no session slot is free",
     "kv_exhausted": "not enough KV memory is left for the session's token limit",
+    "rate_limited": "the API key's allowance is used up for now",
     "context_overflow": "prompt and answer do not fit the session's token limit",
     "resume_refused": "no session that this client could go on with: unknown, over, or another's",
     "turn_refused": "the turn's numbers contradict the session (turn order, start, sampling, seen ids)",

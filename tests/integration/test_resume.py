@@ -18,6 +18,7 @@ from splitllm.client import session as client_session
 from splitllm.client.conversation import Answer, Conversation
 from splitllm.protocol import Kind
 from splitllm.server import live_session
+from splitllm.server.access import Key
 from splitllm.types import SamplingParams
 from tests.chaos.proxy import Fault, Proxy
 from tests.chaos.world import converse, expected, open_session, serving, until
@@ -115,9 +116,9 @@ async def test_a_token_is_good_for_one_resume_and_only_for_its_session(bundle: B
 
 
 async def test_a_session_belongs_to_the_api_key_that_opened_it(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    make, owner = live_session.LiveSession.__init__, "ada"
+    make, owner = live_session.LiveSession.__init__, Key("ada", b"")
 
-    def owned(self: Any, services: Any, _owner: str | None) -> None:
+    def owned(self: Any, services: Any, _owner: Key | None) -> None:
         make(self, services, owner)
 
     monkeypatch.setattr(live_session.LiveSession, "__init__", owned)

@@ -82,6 +82,7 @@ async def test_a_peer_that_does_not_read_is_let_go(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, wakes_up: bool
 ) -> None:
     monkeypatch.setattr(connection, "_LAST_WORD_S", 30.0 if wakes_up else 0.1)
+    monkeypatch.setattr(connection, "_TALK_BURST", 1 << 20)  # at the usual pace it takes minutes to fill the buffers
     async with serving(bundle, send_timeout_s=0.5) as (url, server):
         address = f"ws{url.removeprefix('http')}/v1/session"
         async with websockets.connect(address, compression=None, max_queue=1, ping_interval=None) as socket:

@@ -117,7 +117,8 @@ async def is_well(server: ServerProcess) -> None:
         (OPEN, "unexpected_message"),
         (TURN, "unexpected_message"),
         (b"\x00" * 64, "unexpected_message"),
-        ("[" * 100_000, "malformed_message"),
+        ("[" * 8_000, "malformed_message"),
+        ("[" * 100_000, "message_too_large"),
     ],
 )
 async def test_a_bad_first_message_ends_the_connection_with_its_code(
@@ -127,7 +128,7 @@ async def test_a_bad_first_message_ends_the_connection_with_its_code(
         await bad.say(sent)
         error = await bad.hear()
         assert (error["type"], error["code"], error["fatal"]) == ("error", code, True)
-        assert await bad.ends() == 1008
+        assert await bad.ends() == (1009 if code == "message_too_large" else 1008)
     await is_well(server)
 
 
@@ -279,10 +280,11 @@ async def test_many_connections_that_vanish_leave_nothing(server: ServerProcess)
 
 
 async def test_a_hostile_list_does_not_hold_the_server_up(server: ServerProcess) -> None:
-    """Half a million errors in one message are not collected: the server answers others meanwhile."""
-    async with peer(server, HELLO, OPEN) as bad:
-        await bad.say({**TURN, "stop": [""] * 200_000})
-        assert (await bad.hear())["code"] == "malformed_message"
+    """As many errors as fit into one message are not collected: the server answers others meanwhile."""
+    for length, code in ((8_000, "malformed_message"), (20_000, "message_too_large")):
+        async with peer(server, HELLO, OPEN) as bad:
+            await bad.say({**TURN, "stop": [""] * length})
+            assert (await bad.hear())["code"] == code
     await is_well(server)
 
 

@@ -50,6 +50,23 @@ def test_a_malformed_message_is_fatal(text: str) -> None:
     assert fatal(opened().say(text)) == "malformed_message"
 
 
+@pytest.mark.parametrize("state", [State.NEW, State.GREETED, State.IDLE, State.IN_TURN])
+def test_text_that_is_too_long_is_refused_unread(state: State) -> None:
+    """Reading costs others time, so what is too long is not even looked at; between turns a list of ids may come."""
+    limit = 32768 + 12 * 64 if state is State.IDLE else 8192
+    assert fatal(in_state(state).say(" " * limit)) == "malformed_message"
+    assert fatal(in_state(state).say(" " * (limit + 1))) == "message_too_large"
+
+
+def test_the_longest_turn_is_within_the_limit() -> None:
+    """Eight stop strings of 200 characters, each written as two escapes, and as many ids as the session has tokens."""
+    ids = ", ".join(["2147483647"] * 64)
+    text = turn(stop=["\U0001f600" * 200] * 8).replace('"seen_ids": []', f'"seen_ids": [{ids}]')
+    assert ids in text
+    assert "\\ud83d" in text
+    assert not isinstance(opened().say(text)[-1], Close)
+
+
 def test_what_arrives_after_a_fatal_error_is_ignored() -> None:
     talk = in_state(State.CLOSED)
     assert talk.say(HELLO) == []

@@ -6,6 +6,8 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
+import re
 import sys
 import threading
 from collections.abc import AsyncIterator
@@ -113,6 +115,12 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--cache", type=Path, metavar="DIR", help="folder that keeps weights (default: ~/.cache/splitllm)"
     )
+    parser.add_argument(
+        "--key-file",
+        type=Path,
+        metavar="F",
+        help="file that holds the API key for the server (default: the environment variable SPLITLLM_API_KEY)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object per turn")
     parser.set_defaults(run=run)
 
@@ -143,6 +151,7 @@ async def _chat(args: argparse.Namespace, server: str, conversation_class: type[
         variant=args.variant,
         wire=args.wire,
         first_prompt=args.prompt[0] if args.prompt else "",
+        api_key=api_key(args.key_file),
         progress=_progress if sys.stderr.isatty() else None,
     )
     sampling = SamplingParams(args.temperature, args.top_p, args.top_k, args.min_p, args.repetition_penalty, args.seed)
@@ -160,6 +169,24 @@ async def _chat(args: argparse.Namespace, server: str, conversation_class: type[
     finally:
         await conversation.close()
     return 0
+
+
+def api_key(file: Path | None) -> str | None:
+    """The key to give: never an argument, which other users of the machine could see.
+
+    Raises:
+        UsageError: the file cannot be read, or holds no key.
+    """
+    if file is None:
+        key = os.environ.get("SPLITLLM_API_KEY") or None
+    else:
+        try:
+            key = file.read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"--key-file {file} cannot be read ({error})") from None
+    if key is not None and not re.fullmatch(r"[!-~]+", key):
+        raise UsageError("an API key is one word; --key-file or SPLITLLM_API_KEY holds something else")
+    return key
 
 
 async def _prompts(args: argparse.Namespace) -> AsyncIterator[str]:

@@ -61,6 +61,12 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
         help="another origin whose pages may connect, such as https://chat.example.org; may be given more than once",
     )
     address.add_argument(
+        "--api-key-file",
+        type=Path,
+        metavar="F",
+        help="let only those in whose API key stands in this file; `splitllm key` makes it",
+    )
+    address.add_argument(
         "--without-api-key",
         action="store_true",
         help="listen beyond this machine although anybody can then use the server",
@@ -157,10 +163,12 @@ def serve_bundle(args: argparse.Namespace, bundle: Path, *, open_browser: bool =
     from ..server.config import ServerConfig
     from ..server.static import is_loopback
 
-    if not is_loopback(args.host) and not args.without_api_key:
+    if args.api_key_file is not None and args.without_api_key:
+        raise UsageError("--api-key-file and --without-api-key contradict each other; give one of them")
+    if not is_loopback(args.host) and args.api_key_file is None and not args.without_api_key:
         raise UsageError(
-            f"{args.host} can be reached from other machines, and this version has no API keys yet; put a proxy that "
-            "asks for one in front of 127.0.0.1, or add --without-api-key to let anybody in"
+            f"{args.host} can be reached from other machines; add --api-key-file F with keys made by `splitllm key`, "
+            "or --without-api-key to let anybody in"
         )
     config = ServerConfig(
         bundle=bundle,
@@ -171,6 +179,7 @@ def serve_bundle(args: argparse.Namespace, bundle: Path, *, open_browser: bool =
         max_sessions=args.max_sessions,
         kv_memory_bytes=args.kv_memory,
         allowed_origins=tuple(args.allowed_origin),
+        api_key_file=args.api_key_file,
         idle_timeout_s=args.idle_timeout_s,
         grace_s=args.grace_s,
         threads=args.threads,

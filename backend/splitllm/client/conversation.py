@@ -14,6 +14,7 @@ from ..errors import UsageError
 from ..text import StreamDecoder, TextCodec, visible_length
 from ..types import ClientReport, FinishReason, SamplingParams
 from .download import BundleSource, Progress
+from .link import bearer
 from .local_blocks import LocalBlocks
 from .session import ClientSession
 
@@ -78,6 +79,7 @@ class Conversation:
         first_prompt: str = "",
         effort: float | None = None,
         progress: Progress | None = None,
+        api_key: str | None = None,
     ) -> Conversation:
         """Fetch what is needed, load and time the local blocks, and open a session.
 
@@ -89,12 +91,13 @@ class Conversation:
             wire: dtype of hidden states on the wire.
             first_prompt: what the plan is made for; may be empty.
             effort: largest share of the blocks to run here, 0 to 1; None leaves it to the planner.
+            api_key: what the server asks for, if it does.
             progress: called with (bytes fetched, bytes to fetch).
 
         Raises:
             SplitLLMError: the server cannot be reached, refuses, or serves something damaged.
         """
-        async with aiohttp.ClientSession(auto_decompress=False) as http:
+        async with aiohttp.ClientSession(auto_decompress=False, headers=bearer(api_key)) as http:
             source = BundleSource(server, cache, http)
             manifest = await source.fetch_manifest()
             spec = manifest.model
@@ -118,6 +121,7 @@ class Conversation:
             wire=wire,
             expected_prompt_tokens=len(codec.encode_chat(first)),
             blocks=blocks,
+            api_key=api_key,
         )
         return cls(session, codec, variant, report=report, split=split)
 

@@ -14,7 +14,7 @@ from typing import Final
 import aiohttp
 
 from ..bundle import MANIFEST_NAME, Bundle, Manifest, manifest_from_json
-from ..errors import BundleError, MachineError, SplitLLMError
+from ..errors import BundleError, MachineError, SplitLLMError, UsageError
 
 _CHUNK: Final = 1 << 20
 _MANIFEST_LIMIT: Final = 32 << 20
@@ -105,6 +105,8 @@ class BundleSource:
     async def _get(self, name: str, limit: int) -> bytes:
         try:
             async with self._http.get(f"{self._base}/{name}") as response:
+                if response.status == 401:
+                    raise UsageError("the server wants an API key that it knows; get one and use --key-file F")
                 if response.status != 200:
                     raise MachineError(f"the server answers {response.status} for {name}; is {self._base} right?")
                 data = bytearray()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import websockets
@@ -49,6 +49,12 @@ class Opening:
     split: int | None
     wire: str
     expected_prompt_tokens: int
+    api_key: str | None = field(default=None, repr=False)
+
+
+def bearer(api_key: str | None) -> dict[str, str]:
+    """The header that gives an API key (RFC 6750)."""
+    return {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
 
 
 class Link:
@@ -68,7 +74,13 @@ class Link:
         """
         url = f"ws{opening.server.removeprefix('http')}/v1/session"
         try:
-            socket = await connect(url, compression=None, max_size=_MESSAGE_LIMIT, open_timeout=_OPEN_TIMEOUT_S)
+            socket = await connect(
+                url,
+                compression=None,
+                max_size=_MESSAGE_LIMIT,
+                open_timeout=_OPEN_TIMEOUT_S,
+                additional_headers=bearer(opening.api_key),
+            )
         except (OSError, TimeoutError, websockets.WebSocketException) as error:
             raise MachineError(f"cannot open a session at {url} ({error}); is the server running there?") from None
         link = cls(socket, {})

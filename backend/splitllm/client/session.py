@@ -103,6 +103,7 @@ class ClientSession:
         wire: str,
         expected_prompt_tokens: int,
         blocks: LocalBlocks | None,
+        api_key: str | None = None,
     ) -> Self:
         """Connect, greet and open.
 
@@ -110,7 +111,7 @@ class ClientSession:
             MachineError: the server cannot be reached.
             RemoteError: the server refuses.
         """
-        opening = Opening(server, model, identity, report, split, wire, expected_prompt_tokens)
+        opening = Opening(server, model, identity, report, split, wire, expected_prompt_tokens, api_key)
         link = None
         try:
             link = await Link.connect(opening)

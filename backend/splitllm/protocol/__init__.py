@@ -1,7 +1,7 @@
 """The wire format (protocol/PROTOCOL.md): frames, control messages and the values they carry. Pure."""
 
 from .frame import HEADER, DType, Frame, Kind, decode_frame, encode_frame
-from .message import Message, Sender, decode_message, encode_message
+from .message import Message, Sender, decode_message, encode_message, text_limit
 from .values import (
     PROTOCOL_VERSION,
     Limits,
@@ -48,4 +48,5 @@ __all__ = [
     "resume_member",
     "sampling_from",
     "sampling_to",
+    "text_limit",
 ]

@@ -17,6 +17,10 @@ from ..resources import schema
 #: Bounds of `seen_ids`, as in the schema (a test compares them).
 _MAX_IDS: Final = 262144
 _MAX_INTEGER: Final = 2**31 - 1
+#: Characters of a text message; of one that comes between turns; of one id in it, with comma and space (section 6).
+_TEXT: Final = 8192
+_TEXT_BETWEEN_TURNS: Final = 32768
+_TEXT_PER_ID: Final = 12
 
 Sender = Literal["client", "server"]
 Message = dict[str, Any]
@@ -33,6 +37,11 @@ def _validator(message_type: str) -> jsonschema.Draft202012Validator:
     document = schema("messages")
     name = _DEFINITION.get(message_type, message_type)
     return jsonschema.Draft202012Validator({"$ref": f"#/$defs/{name}", "$defs": document["$defs"]})
+
+
+def text_limit(max_context: int, *, between_turns: bool) -> int:
+    """Characters that a client's text message may have: only `turn`, with its stop strings and ids, is ever long."""
+    return _TEXT_BETWEEN_TURNS + _TEXT_PER_ID * max_context if between_turns else _TEXT
 
 
 def encode_message(message: Mapping[str, Any]) -> str:

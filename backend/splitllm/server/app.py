@@ -16,16 +16,18 @@ from .. import __version__
 from ..bundle import Bundle
 from ..engines.base import Engine
 from ..planner.profile import EngineProfile
-from ..protocol import Limits
+from ..protocol import Limits, text_limit
 from ..runner import Runner, Tick
 from ..session import Greeting, State
 from ..text import TextCodec
+from .access import KEY, SUBPROTOCOL, Access, offered
 from .config import ServerConfig
 from .connection import Connection
 from .held import HeldSessions
 from .live_session import Services
 from .metrics import Figures, Metrics
 from .openai_api import OpenAiApi, engine_stopped, shutting_down
+from .pace import Lane, Pace
 from .planning import Admission
 from .static import add_headers, bundle_handler, host_guard, page_handler
 from .summary import Snapshot
@@ -33,10 +35,10 @@ from .telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
-#: A frame of max_rows float32 rows and its header, and room for a `turn` with a long `seen_ids`.
-_TEXT_LIMIT: Final = 1 << 20
 #: Connections beyond max_sessions that may be open without a session, to be told that the server is full.
 _WAITING_ROOM: Final = 64
+#: New WebSockets a second, beyond those that all places hold: to open one costs about as much as a small tick.
+_OPENINGS_PER_S: Final = 100.0
 #: Seconds that clients get to take the server's goodbye.
 _GOODBYE_S: Final = 5.0
 #: How often the event loop's lag is taken, in seconds.
@@ -63,10 +65,18 @@ class Server:
         self.connections: dict[Connection, asyncio.Task[Any]] = {}
         #: No new sessions any more: the server is about to stop.
         self.draining = False
+        self.access = None if config.api_key_file is None else Access.load(config.api_key_file)
+        self._places = config.max_sessions + _WAITING_ROOM
+        self._arriving = 0
+        self._arrivals = Pace(time.monotonic(), burst=self._places, per_s=_OPENINGS_PER_S)
+        #: Connections take turns in having their text read.
+        self.lane = Lane()
+        max_context = min(spec.max_context, engine.capacity)
+        longest_text = 4 * text_limit(max_context, between_turns=True)  # a character takes up to four bytes
         self.limits = Limits(
-            max_context=min(spec.max_context, engine.capacity),
+            max_context=max_context,
             max_rows=config.max_rows,
-            max_message_bytes=max(_TEXT_LIMIT, 32 + 4 * config.max_rows * spec.hidden_size),
+            max_message_bytes=max(longest_text, 32 + 4 * config.max_rows * spec.hidden_size),
             idle_timeout_s=config.idle_timeout_s,
         )
         self.api = OpenAiApi(
@@ -88,11 +98,23 @@ class Server:
         if not self.runner.ready:
             self.telemetry.refused("websocket", "internal")
             raise web.HTTPServiceUnavailable(text="The engine has stopped; the operator must restart the server.\n")
-        if len(self.connections) >= self.config.max_sessions + _WAITING_ROOM:
+        if len(self.connections) + self._arriving >= self._places:
             self.telemetry.refused("websocket", "server_full")
             raise web.HTTPServiceUnavailable(text="Too many connections; try again in a minute.\n")
+        protocols = offered(request)
+        if protocols and SUBPROTOCOL not in protocols:  # aiohttp would log them, and one may hold a key
+            raise web.HTTPBadRequest(text=f"Offer the subprotocol `{SUBPROTOCOL}`, or none.\n")
+        self._arriving += 1
+        try:
+            await asyncio.sleep(self._arrivals.delay(time.monotonic()))
+        finally:
+            self._arriving -= 1
         socket = web.WebSocketResponse(
-            max_msg_size=self.limits.max_message_bytes, compress=False, autoping=False, timeout=5.0
+            protocols=(SUBPROTOCOL,) if protocols else (),
+            max_msg_size=self.limits.max_message_bytes,
+            compress=False,
+            autoping=False,
+            timeout=5.0,
         )
         await socket.prepare(request)
         connection = Connection(
@@ -100,6 +122,8 @@ class Server:
             services=self.services,
             held=self.held,
             transport=request.transport if isinstance(request.transport, asyncio.Transport) else None,
+            lane=self.lane,
+            owner=request.get(KEY),
         )
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  # a request handler always runs in a task
@@ -208,9 +232,10 @@ class Server:
 def make_app(server: Server) -> web.Application:
     """The application. The engine's thread starts and stops with it."""
     config = server.config
-    app = web.Application(
-        middlewares=[host_guard(config.host, config.allowed_origins)], client_max_size=server.api.max_body_bytes
-    )
+    guards = [host_guard(config.host, config.allowed_origins)]
+    if server.access is not None:
+        guards.append(server.access.guard())
+    app = web.Application(middlewares=guards, client_max_size=server.api.max_body_bytes)
     app.on_response_prepare.append(add_headers)
     app.router.add_get("/health", server.health)
     app.router.add_get("/ready", server.ready)

@@ -13,10 +13,12 @@ from aiohttp import WSMessage, WSMsgType, web
 
 from ..errors import MachineError, ProtocolError, TurnError
 from ..protocol import ResumeRequest, encode_message
-from ..session import Action, Close, Plan, Resume, Send, State
+from ..session import Action, Close, Feed, Plan, Resume, Send, State
+from .access import Key
 from .held import HeldSessions
 from .live_session import LiveSession, Outgoing, Services, Wire
 from .observation import RoundTrip
+from .pace import Lane, Pace
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +32,9 @@ _OPENING_S = 30.0
 _SILENT_S = 30.0
 #: Seconds that a peer which does not read still gets to take the reason why it is let go.
 _LAST_WORD_S = 1.0
+#: Messages that feed the engine nothing: a connection may send so many at once, and then so many a second.
+_TALK_BURST = 64
+_TALK_PER_S = 16.0
 _CLOSE_CODES = {"shutting_down": 1001, "message_too_large": 1009, "internal": 1011}
 
 
@@ -43,9 +48,10 @@ class Connection:
         services: Services,
         held: HeldSessions,
         transport: asyncio.Transport | None,
-        owner: str | None = None,
+        lane: Lane,
+        owner: Key | None = None,
     ) -> None:
-        """`owner` is the id of the API key that the peer showed, if any."""
+        """`owner` is the API key that the peer showed, if any."""
         self._socket, self._services, self._held = socket, services, held
         self._config = services.config
         self._transport, self._owner = transport, owner
@@ -54,6 +60,7 @@ class Connection:
         self._outbox: asyncio.Queue[Outgoing] = asyncio.Queue()
         self._unread: deque[WSMessage] = deque()
         self._last_heard = time.monotonic()
+        self._lane, self._pace = lane, Pace(self._last_heard, burst=_TALK_BURST, per_s=_TALK_PER_S)
         self._resumed = False  # and the client was not heard since
         self._wire = Wire(self._outbox.put_nowait, self._rtt, self._ping_soon.set, self._give_session_up)
         self._session = self._new_session()
@@ -105,29 +112,34 @@ class Connection:
         while True:
             message = self._unread.popleft() if self._unread else await self._socket.receive()
             now = time.monotonic()
+            fed = False
             if message.type is WSMsgType.PONG:
                 self._rtt.pong(bytes(message.data), now)
             elif message.type is WSMsgType.PING:
                 await self._socket.pong(message.data)
             elif message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
                 self._last_heard = now
-                await self._receive(message.data, now)
+                fed = await self._receive(message.data, now)
             else:  # closed by the peer, or broken
                 return
             if self.state is State.CLOSED or self._outbox.qsize() > _OUTBOX_LIMIT:
                 await self._outbox.join()  # a peer that asks for more than it reads has to wait
             if self.state is State.CLOSED:
                 return
+            # Always give way: what a peer has sent already is received without waiting.
+            await asyncio.sleep(0 if fed else self._pace.delay(now))
 
-    async def _receive(self, data: str | bytes, now: float) -> None:
-        session = self._session
-        if self._resumed:
-            self._resumed = False
-            self._held.heard(session)
-        actions = session.receive(data, now)
+    async def _receive(self, data: str | bytes, now: float) -> bool:
+        """Carry out what a message asks for; returns whether it fed the engine."""
+        async with self._lane.turn() if isinstance(data, str) else contextlib.nullcontext():
+            session = self._session
+            if self._resumed:
+                self._resumed = False
+                self._held.heard(session)
+            actions = session.receive(data, now)
         if session.is_open:
             await session.carry_out(actions)
-            return
+            return any(isinstance(action, Feed) for action in actions)
         for action in actions:
             if isinstance(action, Plan):
                 await self._first_pong()
@@ -135,6 +147,7 @@ class Connection:
                 await self._resume(action.request)
             else:
                 await session.carry_out([action])
+        return False
 
     async def _resume(self, request: ResumeRequest) -> None:
         await self._first_pong()

@@ -11,6 +11,7 @@ from typing import Final
 
 from ..errors import TurnError
 from ..protocol import ResumeRequest, Ticket
+from .access import Key
 from .live_session import LiveSession, Wire
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ class HeldSessions:
         log.info("session %s: held for %g s", session.id[:8], self._grace_s)
         return True
 
-    async def take(self, request: ResumeRequest, owner: str | None, wire: Wire) -> tuple[LiveSession, Ticket]:
+    async def take(self, request: ResumeRequest, owner: Key | None, wire: Wire) -> tuple[LiveSession, Ticket]:
         """Attach the session that a client wants to go on with to its new connection; the ticket is the next one.
 
         Raises:
@@ -96,11 +97,11 @@ class HeldSessions:
         self.forget(session)
         session.end()
 
-    def _find(self, request: ResumeRequest, owner: str | None) -> _Entry:
+    def _find(self, request: ResumeRequest, owner: Key | None) -> _Entry:
         entry = self._entries.get(request.session)
         tokens = (_NO_TOKEN, _NO_TOKEN) if entry is None else (entry.token, entry.former or entry.token)
         right = [hmac.compare_digest(token, request.token) for token in tokens]
-        if entry is None or not any(right) or entry.session.owner != owner or not entry.session.is_open:
+        if entry is None or not any(right) or entry.session.owner is not owner or not entry.session.is_open:
             raise TurnError(
                 "There is no such session to go on with; open a new one and send the conversation again.",
                 code="resume_refused",

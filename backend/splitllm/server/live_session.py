@@ -22,6 +22,7 @@ from ..runner import Runner
 from ..session import Action, Begin, Cancel, Close, Feed, Greeting, Plan, Resplit, Send, SendToken, ServerSession, State
 from ..text import TextCodec
 from ..types import SamplingParams
+from .access import Key
 from .config import ServerConfig
 from .following import Follower
 from .observation import Observation, RoundTrip
@@ -58,16 +59,18 @@ class Wire:
 class LiveSession:
     """Carries out what its state machine asks for."""
 
-    def __init__(self, services: Services, owner: str | None) -> None:
-        """`owner` is the id of the API key that the client showed, if any; only it may take the session up again."""
+    def __init__(self, services: Services, owner: Key | None) -> None:
+        """`owner` is the API key that the client showed, if any; only it may take the session up again."""
         self.id = secrets.token_hex(16)
         self.owner = owner
         self._config, self._runner = services.config, services.runner
         self._admission, self._codec = services.admission, services.codec
         self.machine = ServerSession(
-            services.greeting, price=lambda segments: services.admission.price(self.id, segments)
+            services.greeting,
+            price=lambda segments: services.admission.price(self.id, segments),
+            allow=None if owner is None else owner.check,
         )
-        self.account = services.telemetry.account(self.id, "websocket")
+        self.account = services.telemetry.account(self.id, "websocket", owner)
         self._seen = Observation(
             services.config.sla, services.config.up_bytes_per_ms, services.config.down_bytes_per_ms
         )

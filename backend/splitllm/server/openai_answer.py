@@ -18,6 +18,7 @@ from ..generation import Event, Generation, TokenDrawn, TurnEnded
 from ..protocol import TurnStats
 from ..runner import Runner
 from ..text import StreamDecoder, TextCodec, visible_length
+from .access import Key
 from .openai_schema import ApiError, ChatRequest, bounded, finish_reason
 from .planning import Admission
 from .telemetry import Telemetry
@@ -85,6 +86,7 @@ class Completion:
         max_tokens: int,
         *,
         arrived_s: float,
+        key: Key | None,
         runner: Runner,
         admission: Admission,
         codec: TextCodec,
@@ -95,7 +97,7 @@ class Completion:
         self._ids, self._max_tokens, self._arrived_s = prompt_ids, max_tokens, arrived_s
         self._runner, self._admission, self._codec = runner, admission, codec
         self._session = secrets.token_hex(16)
-        self.account = telemetry.account(self._session, "openai")
+        self.account = telemetry.account(self._session, "openai", key)
         #: At most one event per token of the answer, and its end.
         self._events: asyncio.Queue[Event | ApiError] = asyncio.Queue()
         self._started_s = arrived_s

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import secrets
 import time
 from collections import deque
@@ -13,9 +14,10 @@ from typing import Any, Final
 from aiohttp import web
 
 from ..bundle import Bundle
-from ..errors import CapacityError, UsageError
+from ..errors import CapacityError, TurnError, UsageError
 from ..runner import Runner
 from ..text import TextCodec
+from .access import KEY, Key
 from .config import ServerConfig
 from .openai_answer import ClientGoneError, Completion, Piece
 from .openai_schema import ApiError, ChatRequest, parse_chat, usage
@@ -114,8 +116,10 @@ class OpenAiApi:
         completion = None
         try:
             self._check_room()
+            key = request.get(KEY)
+            _check_allowance(key)
             self.requests[task] = None
-            completion = self._completion(*await self._read(request), arrived_s)
+            completion = self._completion(*await self._read(request), arrived_s, key)
             await self._start(request, completion)
             self.requests[task] = completion
             write = self._stream if completion.request.stream else self._whole
@@ -184,7 +188,7 @@ class OpenAiApi:
                 param="model",
             )
 
-    def _completion(self, chat: ChatRequest, ids: list[int], arrived_s: float) -> Completion:
+    def _completion(self, chat: ChatRequest, ids: list[int], arrived_s: float, key: Key | None) -> Completion:
         budget = self._admission.budget
         limit = min(self._max_context, budget.limit_bytes // budget.cost(0, 1))  # what memory there is may be less
         room = limit - len(ids)
@@ -202,6 +206,7 @@ class OpenAiApi:
             ids,
             chat.max_tokens or room,
             arrived_s=arrived_s,
+            key=key,
             runner=self._runner,
             admission=self._admission,
             codec=self._codec,
@@ -327,6 +332,20 @@ class OpenAiApi:
         self._telemetry.refused("openai", error.code)
         headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
         return web.json_response(error.to_json(), status=error.status, headers=headers)
+
+
+def _check_allowance(key: Key | None) -> None:
+    """Refuse a key that has used up what it may.
+
+    Raises:
+        ApiError: 429, `rate_limited`.
+    """
+    if key is None:
+        return
+    try:
+        key.check()
+    except TurnError as error:
+        raise ApiError(429, error.message, code=error.code, retry_after_s=math.ceil(key.wait_s())) from None
 
 
 def shutting_down() -> ApiError:

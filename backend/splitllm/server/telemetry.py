@@ -18,6 +18,7 @@ from ..generation import Event, TokenDrawn
 from ..protocol import Message, TurnStats
 from ..runner import Tick
 from ..types import ModelSpec, Sla
+from .access import Key
 from .metrics import BOUNDS, REFUSALS, Metrics
 
 Api = Literal["websocket", "openai"]
@@ -61,9 +62,9 @@ class Telemetry:
         self.totals = Totals()
         self._accounts: dict[str, SessionAccount] = {}
 
-    def account(self, session: str, api: Api) -> SessionAccount:
-        """The account of a session that may be opened."""
-        return SessionAccount(self, session, api)
+    def account(self, session: str, api: Api, key: Key | None = None) -> SessionAccount:
+        """The account of a session that may be opened, and that `key` pays for."""
+        return SessionAccount(self, session, api, key)
 
     def ticked(self, tick: Tick) -> None:
         """A tick has run."""
@@ -84,6 +85,8 @@ class Telemetry:
         if account is not None:
             account.steps_run += run
             account.steps_saved += saved
+            if account.key is not None:
+                account.key.spend(run)
 
     def refused(self, api: Api, code: str) -> None:
         """Somebody was told an error."""
@@ -116,6 +119,7 @@ class SessionAccount:
     telemetry: Telemetry
     session: str
     api: Api
+    key: Key | None = None
     split: int = 0
     turns: int = 0
     prompt_tokens: int = 0
@@ -201,6 +205,7 @@ class SessionAccount:
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "session": self.session[:8],
             "api": self.api,
+            "key": None if self.key is None else self.key.name,
             "reason": self._reason or "client_gone",
             "seconds": round(time.monotonic() - self._began_s, 3),
             "split": self.split,

@@ -27,6 +27,7 @@ from ..protocol import (
     error_message,
     plan_message,
     resume_member,
+    text_limit,
 )
 from ..sampler import check_sampling
 from ..types import SessionPlan
@@ -42,10 +43,15 @@ TurnPrice = Callable[[Sequence[Segment]], tuple[float, float]]
 class ServerSession:
     """One session; it may outlive the connection that it began on (`resumed`)."""
 
-    def __init__(self, greeting: Greeting, *, price: TurnPrice | None = None) -> None:
-        """`price` tells what a turn cost the engine; without it, `done` says nothing of time."""
+    def __init__(
+        self, greeting: Greeting, *, price: TurnPrice | None = None, allow: Callable[[], None] | None = None
+    ) -> None:
+        """`price` tells what a turn cost the engine; without it, `done` says nothing of time.
+
+        `allow` raises a TurnError when no turn may begin now.
+        """
         self._greeting = greeting
-        self._price = price
+        self._price, self._allow = price, allow
         self._blocks = greeting.spec.blocks
         self.state = State.NEW
         self.split = 0
@@ -68,7 +74,7 @@ class ServerSession:
 
     def receive_text(self, text: str, now_ms: float) -> list[Action]:
         """Actions for a text message."""
-        return self._guarded(lambda: self._on_message(decode_message(text, "client"), now_ms))
+        return self._guarded(lambda: self._on_text(text, now_ms))
 
     def receive_binary(self, data: bytes) -> list[Action]:
         """Actions for a binary message."""
@@ -87,6 +93,15 @@ class ServerSession:
         self.state = State.CLOSED
         told = error if error.code in WIRE_CODES else SplitLLMError("The server had an internal fault; try again.")
         return [Send({**error_message(told), "fatal": True}), Close(error)]
+
+    def _on_text(self, text: str, now_ms: float) -> Sequence[Action]:
+        limit = text_limit(self._greeting.limits.max_context, between_turns=self.state is State.IDLE)
+        if len(text) > limit:  # before it is parsed: that costs others time
+            raise ProtocolError(
+                f"The text message has {len(text)} characters where at most {limit} are taken. See PROTOCOL.md, 6.",
+                code="message_too_large",
+            )
+        return self._on_message(decode_message(text, "client"), now_ms)
 
     def _on_message(self, message: Message, now_ms: float) -> Sequence[Action]:
         handlers: dict[tuple[State, str], Callable[[], Sequence[Action]]] = {
@@ -298,6 +313,8 @@ class ServerSession:
                 "answer; shorten it or start a new chat.",
                 code="context_overflow",
             )
+        if self._allow is not None:
+            self._allow()
 
     def _cancel(self, turn: int) -> Sequence[Action]:
         current = self._turn

@@ -1,0 +1,67 @@
+"""`splitllm key NAME`: make an API key, and let a server's file know it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+from .serve import count
+
+_DESCRIPTION = """\
+Make an API key. It is printed once and kept nowhere; the file gets its name and hash, and `splitllm serve
+--api-key-file` lets in who gives the key. A running server takes new keys when it is started again. To take a key back,
+remove its line.
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "key",
+        help="make an API key for `splitllm serve --api-key-file`",
+        description=_DESCRIPTION,
+        epilog="Example: splitllm key alice --file keys --block-tokens-per-minute 100000",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", metavar="NAME", help="whose key it is: letters, digits, dots, dashes; logs name it")
+    parser.add_argument("--file", type=Path, required=True, metavar="F", help="file that gets the key's hash")
+    parser.add_argument(
+        "--block-tokens-per-minute",
+        type=count,
+        metavar="N",
+        help="what the key may cost: tokens times blocks that the server runs for it (default: no bound)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object, for machines")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make one key.
+
+    Raises:
+        UsageError: the name is none or taken, or the file cannot be written.
+    """
+    from ..server.access import Access, hash_of, new_key
+
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", args.name):
+        raise UsageError(f"{args.name!r} is not a name; use up to 64 letters, digits, dots, dashes and underscores")
+    if args.file.exists() and args.name in Access.load(args.file).names:
+        raise UsageError(f"{args.file} has a key named {args.name} already; choose another name, or remove its line")
+    text = new_key()
+    bound = "" if args.block_tokens_per_minute is None else f":{args.block_tokens_per_minute}"
+    try:
+        descriptor = os.open(args.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        with os.fdopen(descriptor, "a", encoding="utf-8") as file:
+            file.write(f"{args.name}:{hash_of(text).hex()}{bound}\n")
+    except OSError as error:
+        raise UsageError(f"{args.file} cannot be written ({error.strerror}); name another file") from None
+    if args.json:
+        print(json.dumps({"name": args.name, "key": text}))
+    else:
+        print(f"{text}\nThis is the key of {args.name}; it cannot be shown again.")
+    return 0

@@ -1,0 +1,195 @@
+"""API keys: without one nobody gets anything, one opens what it should, and none is ever written down."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+import websockets
+
+from splitllm.bundle import Bundle
+from splitllm.cli import chat
+from splitllm.errors import UsageError
+from splitllm.protocol import Kind
+from splitllm.server import access
+from splitllm.server.access import Access, hash_of
+from tests.integration.test_hostile_http import METHODS, OPEN_ROUTES, UPGRADE
+from tests.integration.test_http import request
+from tests.integration.test_wire import HELLO, IDS, OPEN, TURN, Peer
+from tests.support import ServerProcess, run_cli, running_server
+
+KEYS = {"alice": "", "bob": ""}
+
+
+@pytest.fixture(scope="module")
+def key_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two keys, as the command makes them; what bob may cost is less than one question."""
+    path = tmp_path_factory.mktemp("keys") / "keys"
+    for name, more in (("alice", []), ("bob", ["--block-tokens-per-minute", "1"])):
+        made = run_cli("key", name, "--file", str(path), "--json", *more)
+        KEYS[name] = json.loads(made.stdout)["key"]
+    return path
+
+
+@pytest.fixture(scope="module")
+def guarded(bundle: Bundle, key_file: Path) -> Iterator[ServerProcess]:
+    with running_server(bundle.folder, "--api-key-file", str(key_file), "--session-log", "-") as server:
+        yield server
+
+
+def bearer(name: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {KEYS[name]}"}
+
+
+@pytest.mark.parametrize("path", [*OPEN_ROUTES, "/no", "/v1/models/tiny-chat", "/bundle/x", "/assets/x.js"])
+def test_without_a_key_every_route_is_closed_by_every_method(guarded: ServerProcess, path: str) -> None:
+    wrong = base64.b64encode(b"alice:wrong").decode()
+    more = UPGRADE if path == "/v1/session" else {"Content-Length": "0"}
+    for credentials in (None, "Bearer wrong", f"Basic {wrong}", "Basic ?", "Bearer", "\xff"):
+        given = {} if credentials is None else {"Authorization": credentials}
+        for method in METHODS:
+            status, headers, body = request(guarded, path, {**given, **more}, method)
+            if path in ("/health", "/ready") and method in ("GET", "HEAD"):
+                assert status == 200
+            elif status == 401:
+                assert headers["www-authenticate"].startswith("Basic ")
+                assert b"API key" in body or method == "HEAD"
+            else:
+                assert status in (400, 405, 421), method  # no HTTP, not for these two, a proxy's method
+
+
+def test_a_key_in_the_address_is_none(guarded: ServerProcess, key_file: Path) -> None:
+    for name in ("key", "api_key", "access_token", "token"):
+        assert request(guarded, f"/v1/models?{name}={KEYS['alice']}", {}, "GET")[0] == 401
+
+
+def test_a_key_opens_what_there_is_in_each_way_of_giving_it(guarded: ServerProcess) -> None:
+    basic = base64.b64encode(f"anybody:{KEYS['alice']}".encode()).decode()
+    for given in (bearer("alice"), {"Authorization": f"Basic {basic}"}):
+        for path in ("/metrics", "/bundle/manifest.json", "/v1/models"):
+            assert request(guarded, path, given, "GET")[0] == 200
+
+
+async def test_a_browser_gives_the_key_as_a_subprotocol(guarded: ServerProcess) -> None:
+    url = f"ws{guarded.url.removeprefix('http')}/v1/session"
+    for offered in ([], ["splitllm"], ["splitllm", "splitllm.key.wrong"]):
+        with pytest.raises(websockets.InvalidStatus, match="401"):
+            await websockets.connect(url, subprotocols=offered or None)
+    with pytest.raises(websockets.InvalidStatus, match="400"):  # it would have to be answered, and is logged then
+        await websockets.connect(url, subprotocols=[f"splitllm.key.{KEYS['alice']}"])
+    async with websockets.connect(url, subprotocols=["splitllm", f"splitllm.key.{KEYS['alice']}"]) as socket:
+        assert socket.subprotocol == "splitllm"
+        peer = Peer(socket)
+        await peer.say(HELLO)
+        assert (await peer.hear())["type"] == "welcome"
+
+
+async def test_a_key_pays_in_tokens_times_blocks(guarded: ServerProcess) -> None:
+    """One question is let through, as long as anything is left; what it takes beyond that, the next one waits for."""
+    url = f"ws{guarded.url.removeprefix('http')}/v1/session"
+    async with websockets.connect(url, additional_headers=bearer("bob")) as socket:
+        peer = Peer(socket)
+        for message in (HELLO, OPEN):
+            await peer.say(message)
+            await peer.hear()
+        await peer.say(TURN)
+        await peer.frame(Kind.IDS, 1, 0, IDS)
+        assert (await peer.hear())["type"] == "done"
+        await peer.say({**TURN, "turn": 2})
+        refusal = await peer.hear()
+        assert (refusal["code"], refusal["fatal"], refusal["turn"]) == ("rate_limited", False, 2)
+    with pytest.raises(openai.RateLimitError, match="allowance") as refused:
+        await asyncio.to_thread(_ask, guarded, "bob")
+    assert int(refused.value.response.headers["retry-after"]) > 60  # more than one minute's worth was spent
+    assert _ask(guarded, "alice").choices[0].message.content
+
+
+def _ask(server: ServerProcess, name: str) -> openai.types.chat.ChatCompletion:
+    client = openai.OpenAI(base_url=f"{server.url}/v1", api_key=KEYS[name], max_retries=0)
+    question = [{"role": "user", "content": "What is the capital of Japan?"}]
+    return client.chat.completions.create(model="tiny-chat", messages=question, max_tokens=4)
+
+
+async def test_a_session_is_taken_up_again_with_the_key_that_opened_it_and_no_other(guarded: ServerProcess) -> None:
+    url = f"ws{guarded.url.removeprefix('http')}/v1/session"
+
+    @contextlib.asynccontextmanager
+    async def opened(name: str, resume: dict[str, Any] | None) -> AsyncIterator[dict[str, Any]]:
+        async with websockets.connect(url, additional_headers=bearer(name)) as socket:
+            peer = Peer(socket)
+            await peer.say(HELLO)
+            await peer.hear()
+            await peer.say({**OPEN, "resume": resume})
+            yield await peer.hear()
+
+    async with opened("alice", None) as plan:
+        ticket = {"session": plan["session"], "token": plan["resume"]["token"], "turn": None, "position": 0}
+        async with opened("bob", ticket) as refusal:
+            assert refusal["code"] == "resume_refused"
+        async with opened("alice", ticket) as again:
+            assert again["session"] == plan["session"]
+
+
+def test_the_python_client_gives_its_key(guarded: ServerProcess, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text(KEYS["alice"] + "\n")
+    ask = ["chat", guarded.url, "--prompt", "Hi", "--split", "1", "--max-tokens", "2", "--cache", str(tmp_path)]
+    refused = run_cli(*ask)
+    assert refused.returncode == 2
+    assert "--key-file" in refused.stderr
+    answered = run_cli(*ask, "--key-file", str(tmp_path / "mine"))
+    assert answered.returncode == 0, answered.stderr
+
+
+def test_no_key_is_written_down(guarded: ServerProcess, key_file: Path) -> None:
+    """After all of the above: neither in the log, which names whose key it was, nor in the file."""
+    for key in KEYS.values():
+        assert len(key) >= 43  # 256 bits in base64
+        assert key not in "".join(guarded.output)
+        assert key not in key_file.read_text()
+    assert '"key":"alice"' in "".join(guarded.output)
+    assert key_file.stat().st_mode & 0o077 == 0
+
+
+def test_each_key_is_compared_in_constant_time(key_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them, whichever fits, by a comparison that looks at every byte."""
+    compared = []
+    monkeypatch.setattr(access.hmac, "compare_digest", lambda one, other: compared.append(one) or one == other)
+    keys = Access.load(key_file)
+    for text in (KEYS["alice"], KEYS["bob"], "wrong", ""):
+        compared.clear()
+        found = keys.find(text)
+        assert (found and found.name) == {value: name for name, value in KEYS.items()}.get(text)
+        assert compared == [hash_of(KEYS[name]) for name in KEYS]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "# nobody\n", "alice:secret\n", f"a:{'0' * 64}:0\n", f"a b:{'0' * 64}\n", f"x:{'0' * 64}\n" * 2]
+)
+def test_a_file_of_keys_that_is_none_is_refused_and_not_quoted(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "keys"
+    path.write_text(text)
+    with pytest.raises(UsageError, match="splitllm key") as refused:
+        Access.load(path)
+    assert "secret" not in refused.value.message
+
+
+def test_the_environment_may_hold_the_key_and_only_one_word_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPLITLLM_API_KEY", "a-key")
+    assert chat.api_key(None) == "a-key"
+    monkeypatch.setenv("SPLITLLM_API_KEY", "a key\r\nX: y")
+    with pytest.raises(UsageError, match="one word"):
+        chat.api_key(None)
+
+
+def test_a_name_is_given_once(key_file: Path) -> None:
+    before = key_file.read_text()
+    refused = run_cli("key", "alice", "--file", str(key_file))
+    assert (refused.returncode, "already" in refused.stderr) == (2, True)
+    assert key_file.read_text() == before
