@@ -44,7 +44,7 @@ bench: setup ## measure the engine on random weights in SmolLM2-135M's shape; MO
 	mv bench/results/engine.json.new bench/results/engine.json
 
 bench-peers: setup bench/peers/.venv/.installed ## the same beside transformers, onnxruntime-genai, llama.cpp and Optimum
-	$(BIN)/python bench/peers/run.py --models $(MODELS) --out bench/results/peers.json
+	$(BIN)/python bench/peers/run.py --models $(MODELS) --out bench/results/peers.json $(ARGS)
 
 pictures: setup chromium ## renew the pictures of the page under docs/images
 	$(BIN)/python -m pytest tests/e2e/test_page.py -k pictures --update-pictures

@@ -5,6 +5,8 @@
 Commands: {"do": "open", "batch": B, "context": C}   fill B sequences of C tokens, to be decoded
           {"do": "step", "batch": B, "steps": N}      N greedy tokens for each of the B -> {"seconds", "cpu"} per step
           {"do": "prefill", "tokens": T}              a prompt of T tokens, alone -> {"seconds", "cpu", "token"}
+
+A peer's `step` may say itself what a step took; one that has something to end has `close`.
 """
 
 from __future__ import annotations
@@ -39,8 +41,8 @@ def obey(peer: Any, command: dict[str, Any]) -> dict[str, Any]:
         return {}
     if command["do"] == "step":
         steps = command["steps"]
-        took, _ = timed(lambda: peer.step(command["batch"], steps))
-        return {key: value / steps for key, value in took.items()}
+        took, said = timed(lambda: peer.step(command["batch"], steps))
+        return said or {key: value / steps for key, value in took.items()}
     took, token = timed(lambda: peer.prefill(prompt(command["tokens"])))
     return {**took, "token": int(token)}
 
@@ -52,9 +54,13 @@ def main() -> None:
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints must not be taken for an answer
     peer = importlib.import_module(f"peer_{name}").Peer(model, threads)
-    for line in sys.stdin:
-        answer = obey(peer, json.loads(line))
-        print(json.dumps(answer), file=out, flush=True)
+    try:
+        for line in sys.stdin:
+            answer = obey(peer, json.loads(line))
+            print(json.dumps(answer), file=out, flush=True)
+    finally:
+        if hasattr(peer, "close"):
+            peer.close()
 
 
 if __name__ == "__main__":
