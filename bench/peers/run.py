@@ -3,8 +3,8 @@
     make bench-peers          # or: .venv/bin/python bench/peers/run.py --models FOLDER --out FILE
 
 ARGS="--rounds 3" takes fewer rounds; --peers and --cases leave some out. The first time, models are made, which takes
-some minutes. Each peer is a process of its own; every round asks each of them in turn, so that other work on the machine falls on
-all alike, and figures are medians over rounds. Ratios are the result.
+some minutes. Each peer is a process of its own; every round asks each of them in turn, so that other work on the
+machine falls on all alike, and figures are medians over rounds. Ratios are the result.
 """
 
 from __future__ import annotations
