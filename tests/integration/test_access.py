@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,13 @@ from splitllm.errors import UsageError
 from splitllm.protocol import Kind
 from splitllm.server import access
 from splitllm.server.access import Access, hash_of
-from tests.integration.test_hostile_http import METHODS, OPEN_ROUTES, UPGRADE
+from tests.integration.test_hostile_http import METHODS, OPEN_ROUTES, UPGRADE, ServerAt
 from tests.integration.test_http import request
 from tests.integration.test_wire import HELLO, IDS, OPEN, TURN, Peer
 from tests.support import ServerProcess, run_cli, running_server
 
 KEYS = {"alice": "", "bob": ""}
+ADMIN = {"port": 0}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,10 @@ def key_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def guarded(bundle: Bundle, key_file: Path) -> Iterator[ServerProcess]:
-    with running_server(bundle.folder, "--api-key-file", str(key_file), "--session-log", "-") as server:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        ADMIN["port"] = free.getsockname()[1]
+    options = ["--api-key-file", str(key_file), "--session-log", "-", "--admin-port", str(ADMIN["port"])]
+    with running_server(bundle.folder, *options) as server:
         yield server
 
 
@@ -65,6 +70,18 @@ def test_without_a_key_every_route_is_closed_by_every_method(guarded: ServerProc
                 assert status in (400, 405, 421), method  # no HTTP, not for these two, a proxy's method
 
 
+def test_metrics_are_on_the_operator_s_own_listener_alone(guarded: ServerProcess) -> None:
+    """And there too only for who has a key, and asks for this machine by name."""
+    assert request(guarded, "/metrics", bearer("alice"), "GET")[0] == 404
+    own = ServerAt(f"http://127.0.0.1:{ADMIN['port']}")
+    status, headers, body = request(own, "/metrics", bearer("alice"), "GET")
+    assert (status, headers["server"], b"splitllm_ready 1.0" in body) == (200, "splitllm", True)
+    assert request(own, "/metrics", {}, "GET")[0] == 401
+    assert request(own, "/metrics", {"Host": "evil.example", **bearer("alice")}, "GET")[0] == 421
+    for path in ("/", "/v1/models", "/v1/session", "/bundle/manifest.json"):
+        assert request(own, path, bearer("alice"), "GET")[0] == 404
+
+
 def test_a_key_in_the_address_is_none(guarded: ServerProcess, key_file: Path) -> None:
     for name in ("key", "api_key", "access_token", "token"):
         assert request(guarded, f"/v1/models?{name}={KEYS['alice']}", {}, "GET")[0] == 401
@@ -73,7 +90,7 @@ def test_a_key_in_the_address_is_none(guarded: ServerProcess, key_file: Path) ->
 def test_a_key_opens_what_there_is_in_each_way_of_giving_it(guarded: ServerProcess) -> None:
     basic = base64.b64encode(f"anybody:{KEYS['alice']}".encode()).decode()
     for given in (bearer("alice"), {"Authorization": f"Basic {basic}"}):
-        for path in ("/metrics", "/bundle/manifest.json", "/v1/models"):
+        for path in ("/bundle/manifest.json", "/v1/models"):
             assert request(guarded, path, given, "GET")[0] == 200
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+import websockets
 
 from splitllm.bundle import Bundle
 from splitllm.protocol import Frame, Kind, encode_frame
@@ -15,6 +18,7 @@ from splitllm.session import ServerSession
 from tests.integration.test_hostile_http import UPGRADE, ServerAt, status_of
 from tests.integration.test_rough_peers import AGAIN, serving
 from tests.integration.test_wire import HELLO, IDS, OPEN, TURN, is_well, peer
+from tests.support import ServerProcess
 
 
 @pytest.fixture
@@ -99,3 +103,24 @@ async def test_new_connections_beyond_all_places_come_at_a_pace(
         assert not server.connections  # the others are not served yet, nor sent away
         for task in pending:
             task.cancel()
+
+
+async def test_connections_of_any_kind_have_an_end_and_who_goes_makes_room(bundle: Bundle) -> None:
+    serve = [sys.executable, "-m", "splitllm.cli", "serve", str(bundle.folder), "--port", "0"]
+    server = ServerProcess(["bash", "-c", 'ulimit -n 300 && exec "$@"', "--", *serve])
+    try:
+        parts = urlsplit(server.url)
+        held = [await asyncio.open_connection(parts.hostname, parts.port) for _ in range(300 // 2 - 64 + 1)]
+        with contextlib.suppress(ConnectionError):
+            async with asyncio.timeout(20):  # those before it are closed for their silence much later
+                assert await held[-1][0].read() == b""
+        for _, writer in held:
+            writer.transport.abort()
+        async with asyncio.timeout(20):
+            while True:
+                with contextlib.suppress(ConnectionError, websockets.InvalidHandshake, EOFError):
+                    await is_well(server)
+                    break
+                await asyncio.sleep(0.1)
+    finally:
+        server.stop()

@@ -66,7 +66,7 @@ async def serving(folder: Path, unread_s: float = 60.0, **settings: Any) -> Asyn
     """The server as it is run, in this process, with limits that a test can wait for."""
     listener = bind("127.0.0.1", 0, unread_s=unread_s)
     listener.setsockopt(sockets.SOL_SOCKET, sockets.SO_SNDBUF, 4096)  # so that a peer that does not read soon shows
-    runner = app_runner(load(ServerConfig(folder, **settings)))
+    runner = app_runner(make_app(load(ServerConfig(folder, **settings))))
     await runner.setup()
     try:
         await web.SockSite(runner, listener).start()

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from splitllm.bundle import Bundle
 from splitllm.planner.marginal import Load
-from splitllm.server.app import Server
+from splitllm.server.app import Server, make_app
 from splitllm.server.config import ServerConfig
 from splitllm.server.serve import app_runner, bind, load
 from tests.integration.test_metrics import until
@@ -277,7 +277,7 @@ async def serving(bundle: Bundle, **settings: Any) -> AsyncIterator[tuple[str, S
     listener = bind("127.0.0.1", 0)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # so that a peer that does not read soon shows
     server = load(ServerConfig(bundle.folder, **settings))
-    runner = app_runner(server)
+    runner = app_runner(make_app(server))
     await runner.setup()
     try:
         await web.SockSite(runner, listener).start()

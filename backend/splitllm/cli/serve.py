@@ -54,6 +54,12 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
         "--port", default=8000, type=port, metavar="P", help="port, 0 for a free one (default: %(default)s)"
     )
     address.add_argument(
+        "--admin-port",
+        type=port,
+        metavar="P",
+        help="serve /metrics on this port of 127.0.0.1 alone, not with the rest",
+    )
+    address.add_argument(
         "--allowed-origin",
         action="append",
         default=[],
@@ -180,6 +186,7 @@ def serve_bundle(args: argparse.Namespace, bundle: Path, *, open_browser: bool =
         kv_memory_bytes=args.kv_memory,
         allowed_origins=tuple(args.allowed_origin),
         api_key_file=args.api_key_file,
+        admin_port=args.admin_port,
         idle_timeout_s=args.idle_timeout_s,
         grace_s=args.grace_s,
         threads=args.threads,

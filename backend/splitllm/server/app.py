@@ -35,6 +35,8 @@ from .telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
+#: Where the operator's own listener is.
+ADMIN_HOST: Final = "127.0.0.1"
 #: Connections beyond max_sessions that may be open without a session, to be told that the server is full.
 _WAITING_ROOM: Final = 64
 #: New WebSockets a second, beyond those that all places hold: to open one costs about as much as a small tick.
@@ -229,17 +231,31 @@ class Server:
         self.api.fail(engine_stopped())
 
 
-def make_app(server: Server) -> web.Application:
-    """The application. The engine's thread starts and stops with it."""
-    config = server.config
-    guards = [host_guard(config.host, config.allowed_origins)]
+def make_admin_app(server: Server) -> web.Application:
+    """What only the operator should see, for a listener of its own on this machine."""
+    app = _guarded(server, ADMIN_HOST)
+    app.router.add_get("/metrics", server.expose_metrics)
+    return app
+
+
+def _guarded(server: Server, host: str) -> web.Application:
+    """An application to be listened to on `host`, with the guards of all, and what supervisors ask for."""
+    guards = [host_guard(host, server.config.allowed_origins)]
     if server.access is not None:
         guards.append(server.access.guard())
     app = web.Application(middlewares=guards, client_max_size=server.api.max_body_bytes)
     app.on_response_prepare.append(add_headers)
     app.router.add_get("/health", server.health)
     app.router.add_get("/ready", server.ready)
-    app.router.add_get("/metrics", server.expose_metrics)
+    return app
+
+
+def make_app(server: Server) -> web.Application:
+    """The application. The engine's thread starts and stops with it."""
+    config = server.config
+    app = _guarded(server, config.host)
+    if config.admin_port is None:
+        app.router.add_get("/metrics", server.expose_metrics)
     app.router.add_get("/v1/session", server.session)
     server.api.add_routes(app.router)
     app.router.add_get("/bundle/{name}", bundle_handler(server.bundle))

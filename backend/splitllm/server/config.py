@@ -18,6 +18,7 @@ class ServerConfig:
     grace_s: a session whose connection is lost waits so long for its client; 0 holds none.
     idle_timeout_s: a session that sends nothing for so long is closed.
     up_bytes_per_ms, down_bytes_per_ms: bandwidth assumed of a client's link until it is measured.
+    admin_port: /metrics is served on this port of the loopback address alone; None serves it with the rest.
     api_key_file: hashes of the keys that let people in (access.py); None lets everybody in.
     device: `auto`, `cpu` or `cuda`; auto is CUDA where a card, its runtime and float16 blocks are there.
     variant: weights that the engine runs; None takes what the bundle's manifest says its server runs.
@@ -33,6 +34,7 @@ class ServerConfig:
     kv_memory_bytes: int | None = None
     allowed_origins: tuple[str, ...] = ()
     api_key_file: Path | None = None
+    admin_port: int | None = None
     idle_timeout_s: float = 600.0
     grace_s: float = 60.0
     threads: int | None = None

@@ -17,7 +17,7 @@ from ..bundle import Bundle
 from ..engines.onnx import OnnxEngine
 from ..engines.profiling import cached_profile, setting_of
 from ..errors import MachineError
-from .app import Server, make_app
+from .app import ADMIN_HOST, Server, make_admin_app, make_app
 from .config import ServerConfig
 from .http_log import http_logger
 from .summary import is_news, summary_line
@@ -34,6 +34,10 @@ _SILENT_CONNECTION_S: Final = 75.0
 _UNREAD_S: Final = 60.0
 #: Files and connections that the process may have open, as far as its hard limit allows.
 _OPEN_FILES: Final = 65536
+#: Of these, for what is no connection.
+_OTHER_FILES: Final = 64
+#: Connections that wait for the event loop to take them.
+_BACKLOG: Final = 128
 
 
 def bind(host: str, port: int, *, unread_s: float = _UNREAD_S) -> socket.socket:
@@ -59,7 +63,7 @@ def bind(host: str, port: int, *, unread_s: float = _UNREAD_S) -> socket.socket:
         if number == errno.EACCES:
             raise MachineError(f"port {port} needs rights you do not have; choose one above 1023 with --port") from None
         raise MachineError(f"cannot listen on {host}:{port} ({error}); check --host and --port") from None
-    listener.listen(128)
+    listener.listen(_BACKLOG)
     return listener
 
 
@@ -107,11 +111,10 @@ def serve(config: ServerConfig, narrator: Narrator) -> None:
         BundleError: the bundle cannot be served.
     """
     _raise_file_limit()
-    listener = bind(config.host, config.port)
-    try:
-        asyncio.run(_serve(load(config), listener, narrator))
-    finally:
-        listener.close()
+    with contextlib.ExitStack() as listeners:
+        listener = listeners.enter_context(bind(config.host, config.port))
+        admin = None if config.admin_port is None else listeners.enter_context(bind(ADMIN_HOST, config.admin_port))
+        asyncio.run(_serve(load(config), listener, admin, narrator))
 
 
 def _raise_file_limit() -> None:
@@ -125,10 +128,36 @@ def _raise_file_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def app_runner(server: Server) -> web.AppRunner:
-    """What runs the application."""
+def _most_connections() -> int:
+    """How many connections there may be of any kind: each may have a file open, and files are left for the rest."""
+    files = _OPEN_FILES if resource is None else resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return max(1, (min(files, _OPEN_FILES) if files > 0 else _OPEN_FILES) // 2 - _OTHER_FILES)
+
+
+class _Refused(asyncio.Protocol):
+    """A connection that is one too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Drop it at once: a person's browser tries again, and a flood costs nothing but this."""
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101  # what TCP connections have
+        transport.abort()
+
+
+def admitting(runner: web.AppRunner, most: int) -> Callable[[], asyncio.BaseProtocol]:
+    """Makes the protocol of each connection, as long as there are fewer than `most`."""
+    server = runner.server
+    assert server is not None  # noqa: S101  # the runner is set up
+
+    def protocol() -> asyncio.BaseProtocol:
+        return server() if len(server.connections) < most else _Refused()
+
+    return protocol
+
+
+def app_runner(app: web.Application) -> web.AppRunner:
+    """What runs an application."""
     return web.AppRunner(
-        make_app(server),
+        app,
         access_log=None,
         logger=http_logger(),
         handle_signals=False,
@@ -138,13 +167,20 @@ def app_runner(server: Server) -> web.AppRunner:
     )
 
 
-async def _serve(server: Server, listener: socket.socket, narrator: Narrator) -> None:
+async def _serve(
+    server: Server, listener: socket.socket, admin_listener: socket.socket | None, narrator: Narrator
+) -> None:
     stop = _on_first_signal()
-    runner = app_runner(server)
+    loop = asyncio.get_running_loop()
+    runner = app_runner(make_app(server))
+    admin = app_runner(make_admin_app(server))
     await runner.setup()
-    summaries = None
+    await admin.setup()
+    summaries = listening = None
     try:
-        await web.SockSite(runner, listener).start()
+        if admin_listener is not None:
+            await web.SockSite(admin, admin_listener).start()
+        listening = await loop.create_server(admitting(runner, _most_connections()), sock=listener, backlog=_BACKLOG)
         host, port = listener.getsockname()[:2]
         narrator.ready(server, f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
         summaries = asyncio.create_task(_tell_summaries(server, narrator))
@@ -156,7 +192,10 @@ async def _serve(server: Server, listener: socket.socket, narrator: Narrator) ->
     finally:
         if summaries is not None:
             summaries.cancel()
+        if listening is not None:
+            listening.close()
         await runner.cleanup()
+        await admin.cleanup()
 
 
 def _on_first_signal() -> asyncio.Event:
