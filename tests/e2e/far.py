@@ -1,32 +1,51 @@
-"""A server that is far away: an answer takes its time, whatever the machine."""
+"""Proxies before a server, on a loop of their own thread: Playwright's synchronous API keeps the test's."""
 
 from __future__ import annotations
 
 import asyncio
 import queue
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from typing import TypeVar
 
 from tests.integration.test_reality import Proxy
+
+T = TypeVar("T")
+
+
+@contextmanager
+def on_a_thread(context: AbstractAsyncContextManager[T]) -> Iterator[T]:
+    """An asynchronous context, entered on a loop of its own thread."""
+    entered: queue.SimpleQueue[T] = queue.SimpleQueue()
+    done = threading.Event()
+
+    async def stay() -> None:
+        async with context as value:
+            entered.put(value)
+            await asyncio.to_thread(done.wait)
+
+    thread = threading.Thread(target=lambda: asyncio.run(stay()), daemon=True)
+    thread.start()
+    try:
+        yield entered.get(timeout=10)
+    finally:
+        done.set()
+        thread.join(10)
 
 
 @contextmanager
 def far(url: str, kind: type[Proxy] = Proxy) -> Iterator[tuple[Proxy, str]]:
-    """A proxy before a server, on a loop of its own thread, and its address; `delay_s` holds up each piece."""
+    """A server that is far away: an answer takes its time, whatever the machine.
+
+    A proxy and its address; `delay_s` holds up each piece.
+    """
     proxy = kind(int(url.rsplit(":", 1)[1]))
-    ports: queue.SimpleQueue[int] = queue.SimpleQueue()
-    done = threading.Event()
 
-    async def serve() -> None:
+    @asynccontextmanager
+    async def serving() -> AsyncIterator[str]:
         async with await asyncio.start_server(proxy.serve, "127.0.0.1", 0) as server:
-            ports.put(server.sockets[0].getsockname()[1])
-            await asyncio.to_thread(done.wait)
+            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
-    thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
-    thread.start()
-    try:
-        yield proxy, f"http://127.0.0.1:{ports.get(timeout=10)}"
-    finally:
-        done.set()
-        thread.join(10)
+    with on_a_thread(serving()) as address:
+        yield proxy, address

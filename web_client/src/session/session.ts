@@ -5,7 +5,8 @@
  *                                                              ▲   (report)     │
  *                                                              └────────────────┘
  *
- * Within a turn a new plan may come; the turn then goes on under it.
+ * Within a turn a new plan may come; the turn then goes on under it. A lost connection leads from any state back to new (`lost`), with
+ * all that is known: `open` then asks for the same session, and the answer is `planned` or, within a turn, `resumed`.
  *
  * What is to be sent comes out of the methods; what arrives goes into `receive`, and what that means comes out as a
  * `Happening`. What is to be computed is asked for with `nextWork`: it is what the client knows and has not computed yet,
@@ -13,68 +14,19 @@
  */
 import { ProtocolError, SessionError } from '../protocol/errors';
 import type { Frame } from '../protocol/frame';
-import type { ClientMessage, Done, Error as ServerError, Hello, Open, Plan, Report, Sampling, ServerMessage, Split, Turn, Welcome } from '../protocol/messages.generated';
+import type { ClientMessage, Done, Error as ServerError, Hello, Open, Plan, Report, ServerMessage, Split, Turn, Welcome } from '../protocol/messages.generated';
 import { inWireDtype, isFinite, lastRows } from './hidden';
 import type { Hidden } from './hidden';
 import type { Owed } from './patience';
+import type { Happening, RunningTurn, TurnRequest, TurnStart, Work } from './shapes';
 import { chunks, commonPrefix, rowsPerFrame, sizeOf } from './span';
 import type { Span } from './span';
+
+export type { Happening, TurnRequest, TurnStart, Work } from './shapes';
 
 export const PROTOCOL_VERSION = 1;
 
 export type State = 'new' | 'greeting' | 'greeted' | 'planning' | 'idle' | 'turn' | 'closed';
-
-/** Run the embedding and the blocks `[0, split)` on these ids. */
-export interface Work {
-  readonly turn: number;
-  /** Number of the plan it is for; what is computed under a former plan is not sent. */
-  readonly plan: number;
-  readonly split: number;
-  readonly span: Span;
-  readonly ids: readonly number[];
-  /** How many of the rows, counted from the last, the server wants. */
-  readonly rowsToSend: number;
-}
-
-export type Happening =
-  | { readonly type: 'welcomed'; readonly welcome: Welcome }
-  | { readonly type: 'planned'; readonly plan: Plan }
-  /** A new plan within the turn: send `message`, then `frames`; hidden states come from `nextWork` as always. */
-  | { readonly type: 'replanned'; readonly plan: Plan; readonly message: ClientMessage; readonly frames: readonly Frame[] }
-  | { readonly type: 'tokens'; readonly ids: readonly number[] }
-  /** The turn is over; `failure` is set when it ended because this client had to give it up. */
-  | { readonly type: 'done'; readonly done: Done; readonly failure: SessionError | null }
-  /** The server refused what `of` names; the session goes on. */
-  | { readonly type: 'refused'; readonly of: 'open' | 'report' | 'turn'; readonly error: SessionError }
-  /** The session is over. */
-  | { readonly type: 'ended'; readonly error: SessionError }
-  /** A turn must be given up: send this, and wait for `done`. */
-  | { readonly type: 'give_up'; readonly message: ClientMessage }
-  | { readonly type: 'nothing' };
-
-export interface TurnRequest {
-  readonly prompt: readonly number[];
-  readonly maxTokens: number;
-  readonly sampling: Sampling;
-  readonly stop: readonly string[];
-}
-
-/** What begins a turn: with split 0 the ids go along at once, else the hidden states come from `nextWork`. */
-export interface TurnStart {
-  readonly message: Turn;
-  readonly frames: readonly Frame[];
-}
-
-interface RunningTurn {
-  readonly number: number;
-  /** The rows `[start, promptEnd)` go up as a prompt does: the prompt, or after a new plan within the turn all it asks for. */
-  start: number;
-  promptEnd: number;
-  readonly maxTokens: number;
-  tokens: number;
-  cancelled: boolean;
-  failure: SessionError | null;
-}
 
 const NOTHING: Happening = { type: 'nothing' };
 
@@ -85,6 +37,9 @@ export class ClientSession {
   #plans = 0;
   #turn: RunningTurn | null = null;
   #lastTurn = 0;
+  /** What takes the session up again after its connection was lost, if the server holds sessions. */
+  #ticket: NonNullable<Plan['resume']> | null = null;
+  #resuming = false;
   #latestPromptRows = 0;
   /** Every id of the conversation that this client knows. */
   #ids: number[] = [];
@@ -134,7 +89,21 @@ export class ClientSession {
 
   open(client: Report, split: Split, wire: Open['wire'], maxTokens: number, expectedPromptTokens: number): Open {
     this.#move(['greeted'], 'planning');
-    return { type: 'open', client, split, wire, max_tokens: maxTokens, expected_prompt_tokens: expectedPromptTokens };
+    return { type: 'open', client, split, wire, max_tokens: maxTokens, expected_prompt_tokens: expectedPromptTokens, resume: this.#resume() };
+  }
+
+  #resume(): NonNullable<Open['resume']> | null {
+    this.#resuming = this.#ticket !== null;
+    if (this.#ticket === null || this.#plan === null) return null;
+    return { session: this.#plan.session, token: this.#ticket.token, turn: this.#turn?.number ?? null, position: this.#ids.length };
+  }
+
+  /** The connection is gone. Returns whether the session may go on over another one. */
+  lost(): boolean {
+    // Of a turn that was cancelled nobody wants to know how it went on.
+    const held = this.#state !== 'closed' && this.#ticket !== null && this.#turn?.cancelled !== true;
+    this.#state = held ? 'new' : 'closed';
+    return held;
   }
 
   report(client: Report, split: Split, expectedPromptTokens: number): ClientMessage {
@@ -170,18 +139,19 @@ export class ClientSession {
     this.#serverLength = start;
     this.#latestPromptRows = prompt.length - start;
     this.#lastTurn += 1;
-    const turn: RunningTurn = { number: this.#lastTurn, start, promptEnd: prompt.length, maxTokens: Math.min(request.maxTokens, room), tokens: 0, cancelled: false, failure: null };
-    this.#turn = turn;
+    const maxTokens = Math.min(request.maxTokens, room);
     const message: Turn = {
       type: 'turn',
-      turn: turn.number,
+      turn: this.#lastTurn,
       start,
       prompt_tokens: prompt.length - start,
-      max_tokens: turn.maxTokens,
+      max_tokens: maxTokens,
       sampling: request.sampling,
       stop: [...request.stop],
       seen_ids: request.sampling.repetition_penalty === 1 ? [] : [...new Set(prompt)],
     };
+    const turn: RunningTurn = { number: this.#lastTurn, message, start, promptEnd: prompt.length, maxTokens, tokens: 0, cancelled: false, failure: null };
+    this.#turn = turn;
     return { message, frames: plan.split === 0 ? this.#idFrames(turn) : [] };
   }
 
@@ -251,9 +221,13 @@ export class ClientSession {
     if (plan.split > blocks) throw new ProtocolError('malformed_message', `The server plans ${plan.split} blocks of ${blocks}; report this to its operator.`);
     // Blocks that were not run here until now know nothing of the conversation.
     if (plan.split !== this.#plan?.split) this.#clientLength = 0;
+    this.#ids.push(...(this.#resuming ? (plan.resume?.tokens ?? []) : []));
     this.#serverLength = Math.min(plan.position, this.#ids.length);
     this.#plan = plan;
     this.#plans += 1;
+    this.#ticket = plan.resume ?? this.#ticket;
+    if (this.#resuming && turn !== null) return this.#goOn(turn, plan);
+    this.#resuming = false;
     if (plan.turn === null || turn === null) {
       this.#state = 'idle';
       return { type: 'planned', plan };
@@ -261,6 +235,20 @@ export class ClientSession {
     turn.start = this.#serverLength;
     turn.promptEnd = this.#ids.length;
     return { type: 'replanned', plan, message: { type: 'adopt', turn: turn.number }, frames: plan.split === 0 && !turn.cancelled ? this.#idFrames(turn) : [] };
+  }
+
+  /** The turn goes on where the server waits, or begins once more if the server never heard of it. */
+  #goOn(turn: RunningTurn, plan: Plan): Happening {
+    const { turn: heardOf, prompt_end: promptEnd, tokens: ids } = plan.resume ?? { turn: 0, prompt_end: 0, tokens: [] };
+    this.#resuming = false;
+    this.#state = 'turn';
+    const again = heardOf === turn.number ? null : turn.message;
+    turn.tokens += ids.length;
+    turn.start = again?.start ?? this.#serverLength;
+    turn.promptEnd = again === null ? promptEnd : again.start + again.prompt_tokens;
+    this.#serverLength = turn.start;
+    this.#clientLength = Math.min(this.#clientLength, turn.start);
+    return { type: 'resumed', plan, ids, message: again, frames: plan.split === 0 ? this.#idFrames(turn) : [] };
   }
 
   #receiveToken(frame: Frame): Happening {
@@ -294,14 +282,25 @@ export class ClientSession {
     }
     if (message.turn !== null) return this.#receiveTurnError(message.turn, message.expected_position, error);
     if (this.#state !== 'planning') return NOTHING;
+    if (this.#resuming) this.#forget();
     const opened = this.#plan !== null;
     this.#state = opened ? 'idle' : 'greeted';
     return { type: 'refused', of: opened ? 'report' : 'open', error };
   }
 
+  /** There is nothing to go on with: the next session begins at 0. */
+  #forget(): void {
+    this.#resuming = false;
+    this.#ticket = this.#plan = this.#turn = null;
+    this.#ids = [];
+    this.#serverLength = this.#clientLength = this.#lastTurn = 0;
+    this.#plans += 1;
+  }
+
   #receiveTurnError(number: number, expectedPosition: number | null, error: SessionError): Happening {
     const turn = this.#turn;
     if (turn?.number !== number) return NOTHING;
+    if (expectedPosition !== null && !turn.cancelled && OUT_OF_STEP.has(error.code)) return { type: 'ended', error };
     if (expectedPosition !== null && SPEAKS_OF_A_FRAME.has(error.code)) {
       // The server waits for a better frame, and this client has none: what it sent is what it has.
       const message = this.cancel();
@@ -360,6 +359,9 @@ export class ClientSession {
     if (this.#state !== state) throw new ProtocolError('unexpected_message', `The server sent \`${type}\` while the session is ${this.#state}; reload the page.`);
   }
 }
+
+/** Frames got lost or out of order on their way; who connects again is told what the server waits for. */
+const OUT_OF_STEP: ReadonlySet<string> = new Set(['position_gap', 'position_overlap', 'unknown_turn', 'unexpected_frame']);
 
 const SPEAKS_OF_A_FRAME: ReadonlySet<string> = new Set([
   'not_finite',

@@ -19,6 +19,8 @@ export class Answer {
   readonly stop: readonly string[];
   private readonly text: AnswerText;
   private readonly begunLength: number;
+  /** Chosen here where nobody did, so that another session can go on with the draws. */
+  private readonly seed = Math.floor(Math.random() * 2 ** 53);
   private readonly asked = performance.now();
   private firstAt: number | null = null;
   private lastAt = 0;
@@ -46,7 +48,7 @@ export class Answer {
 
   get sampling(): Sampling {
     const { temperature, topP, topK, minP, repetitionPenalty, seed } = this.ask.sampling;
-    return { temperature, top_p: topP, top_k: topK, min_p: minP, repetition_penalty: repetitionPenalty, seed };
+    return { temperature, top_p: topP, top_k: topK, min_p: minP, repetition_penalty: repetitionPenalty, seed: seed ?? (temperature > 0 ? this.seed : null) };
   }
 
   /** The text that these tokens add for certain. */

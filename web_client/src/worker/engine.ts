@@ -15,6 +15,7 @@ import type { LadderHost } from './ladder';
 import { ServerLink } from './link';
 import type { LocalModel } from './local';
 import { loadModel } from './model';
+import type { Model } from './model';
 import { Serial } from './serial';
 import { storageState } from './storage';
 import { runTurn } from './turn';
@@ -25,7 +26,11 @@ const SESSION_TOKENS = 4096;
 const FEWEST_SESSION_TOKENS = 256;
 /** What a first question may have, with the template round it. */
 const FIRST_PROMPT_TOKENS = 64;
-const RECONNECT_PAUSES_MS = [200, 500, 1000, 2000];
+const RECONNECT_PAUSES_MS = [200, 500, 1000, 2000, 4000, 4000, 4000];
+/** Connections that may be lost one after the other without a token in between. */
+const MOST_LOSSES = 5;
+/** Refusals of a server that may take it, or another in its place, in a moment. */
+const PASSING: ReadonlySet<string> = new Set(['shutting_down', 'server_full']);
 
 export class Engine {
   private readonly tell: Announcer;
@@ -173,10 +178,12 @@ export class Engine {
 
   private async connectLink({ model, growing }: Ladder): Promise<ServerLink> {
     if (!growing) this.setPhase('connecting');
-    const link = await ServerLink.connect(this.options.server, AGENT, model.identity, () => {
+    const former = this.link?.session;
+    const onClose = (): void => {
       this.tell.log.add('disconnected');
       this.setPhase('disconnected');
-    });
+    };
+    const link = await ServerLink.connect(this.options.server, AGENT, model.identity, onClose, undefined, former?.lost() === true ? former : undefined);
     this.tell.log.add(`connected to ${link.welcome.agent}, ${link.welcome.model}, ${link.welcome.blocks} blocks`);
     this.link = link;
     return link;
@@ -218,6 +225,7 @@ export class Engine {
         );
         return;
       } catch (error) {
+        if (error instanceof SessionError && error.code === 'resume_refused') continue; // then a new one
         const smaller = Math.floor(maxTokens / 2);
         if (!(error instanceof SessionError) || error.code !== 'kv_exhausted' || smaller < FEWEST_SESSION_TOKENS) throw error;
         maxTokens = smaller;
@@ -280,14 +288,7 @@ export class Engine {
     const answer = new Answer(ask, model.codec);
     this.open.set(ask.ask, answer);
     const prompt = [...model.codec.encodeChat(ask.messages), ...answer.begun];
-    const reason = await this.attempt(answer, prompt).catch(async (error: unknown) => {
-      // Who has stopped waits for nothing: the next question connects.
-      if (error instanceof ConnectionError && this.stopRequested.has(ask.ask)) return 'cancelled';
-      await this.recover(error, ask.ask);
-      // Ids of one bundle say nothing to another.
-      if (this.ladder?.model !== model) return null;
-      return this.attempt(answer, prompt); // once more, from what was not seen yet
-    });
+    const reason = await this.persist(answer, prompt, model);
     if (reason === null) {
       if (answer.ids.length > 0) throw new SessionError('bundle_changed', 'The server got another model in the middle of this answer; ask again.');
       await this.answer(ask);
@@ -298,15 +299,40 @@ export class Engine {
     this.tell.emit({ type: 'finished', ask: ask.ask, text, finishReason: answer.stopped ? 'stop_string' : reason, stats: answer.stats });
   }
 
-  /** Ask for what the answer still lacks. Returns why it ended. */
+  /** Attempts until one ends, each from what was not seen yet. Returns why it ended, or null where another bundle has come. */
+  private async persist(answer: Answer, prompt: readonly number[], model: Model): Promise<Done['finish_reason'] | null> {
+    const { ask } = answer.ask;
+    let losses = 0;
+    let faults = 0;
+    for (;;) {
+      const known = answer.ids.length;
+      try {
+        return await this.attempt(answer, prompt);
+      } catch (error) {
+        const lost = this.link?.alive !== true;
+        // Who has stopped waits for nothing: the next question connects.
+        if (lost && this.stopRequested.has(ask)) return 'cancelled';
+        if (lost) losses = answer.ids.length > known ? 1 : losses + 1;
+        else faults += 1;
+        if (losses > MOST_LOSSES || faults > 1) throw error;
+        await this.recover(error, ask);
+      }
+      // Ids of one bundle say nothing to another.
+      if (this.ladder?.model !== model) return null;
+    }
+  }
+
+  /** Ask for what the answer still lacks, or go on with the turn in work. Returns why it ended. */
   private async attempt(answer: Answer, prompt: readonly number[]): Promise<Done['finish_reason']> {
     const { ask } = answer.ask;
     const missing = answer.ask.maxTokens - answer.ids.length;
-    if (this.stopRequested.has(ask)) return 'cancelled';
-    if (missing < 1) return 'length';
     const link = this.link;
     if (link === null) throw new ConnectionError('disconnected', 'The connection to the server was lost; ask again to reconnect.');
-    const request = { prompt: [...prompt, ...answer.ids], maxTokens: missing, sampling: answer.sampling, stop: answer.stop };
+    const goesOn = link.session.state === 'turn';
+    if (goesOn && this.stopRequested.has(ask)) this.cancelTurn();
+    if (!goesOn && this.stopRequested.has(ask)) return 'cancelled';
+    if (!goesOn && missing < 1) return 'length';
+    const request = goesOn ? null : { prompt: [...prompt, ...answer.ids], maxTokens: missing, sampling: answer.sampling, stop: answer.stop };
     const { sentBytes, receivedBytes } = link;
     const done = await runTurn(
       link,
@@ -340,13 +366,13 @@ export class Engine {
   /** Mend what can be mended, or throw. */
   private async recover(error: unknown, ask: number): Promise<void> {
     this.tell.log.add(`answer broke off: ${asSplitLLMError(error).code}: ${asSplitLLMError(error).message}`);
-    if (error instanceof ConnectionError) {
+    if (error instanceof ConnectionError || this.link?.alive !== true) {
       await this.reconnect(ask);
     } else if (error instanceof SessionError && error.code === 'not_finite' && this.wire === 'float16') {
       // Some models' hidden states outgrow float16.
       this.wire = 'float32';
       this.tell.notice('wire_widened', 'The hidden states of this model do not fit float16, so they now travel as float32.');
-      this.link?.close();
+      this.link.close();
       await this.connect();
     } else if (error instanceof RuntimeError || (error instanceof SessionError && error.code === 'not_finite')) {
       this.ladder?.stepDown(error);
@@ -364,7 +390,7 @@ export class Engine {
         await this.connect();
         return;
       } catch (error) {
-        if (!(error instanceof ConnectionError)) throw error;
+        if (!(error instanceof ConnectionError || (error instanceof SessionError && PASSING.has(error.code)))) throw error;
       }
       await new Promise((resolve) => setTimeout(resolve, pause));
     }
@@ -375,6 +401,7 @@ export class Engine {
 
   private fail(ask: number | null, error: unknown): void {
     this.tell.fail(ask, error);
+    if (this.link?.alive !== true) this.link?.session.close(); // nobody waits for its answer any more
     if (!this.connected) this.setPhase('disconnected');
   }
 

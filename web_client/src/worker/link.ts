@@ -34,7 +34,6 @@ const everySecond: EverySecond = (call) => {
 };
 
 export class ServerLink implements TurnLink {
-  readonly session = new ClientSession();
   private readonly happenings = new Mailbox<Happening>();
   private open = true;
   private readonly patience = new Patience();
@@ -49,6 +48,8 @@ export class ServerLink implements TurnLink {
     private readonly socket: WebSocket,
     private readonly onClose: () => void,
     every: EverySecond,
+    /** New, or one whose connection was lost. */
+    readonly session: ClientSession,
   ) {
     this.stopWatching = every(() => {
       this.watch();
@@ -62,11 +63,11 @@ export class ServerLink implements TurnLink {
   }
 
   /** Connect and say hello. `onClose` is called when the connection ends, whoever ended it. */
-  static async connect(server: string, agent: string, bundle: string | null, onClose: () => void, every = everySecond): Promise<ServerLink> {
+  static async connect(server: string, agent: string, bundle: string | null, onClose: () => void, every = everySecond, session = new ClientSession()): Promise<ServerLink> {
     const socket = new WebSocket(`${server.replace(/^http/, 'ws')}/v1/session`);
     socket.binaryType = 'arraybuffer';
     await opened(socket);
-    const link = new ServerLink(socket, onClose, every);
+    const link = new ServerLink(socket, onClose, every, session);
     link.send(link.session.hello(agent, null, bundle));
     await link.expect('welcomed');
     return link;
@@ -87,9 +88,16 @@ export class ServerLink implements TurnLink {
     return !this.happenings.isEmpty;
   }
 
+  /** Open the session, or go on with it; a turn in work goes on with what `next` gives. */
   async openSession(request: OpenRequest): Promise<Plan> {
     this.send(this.session.open(request.report, request.split, request.wire, request.maxTokens, request.expectedPromptTokens));
-    return (await this.expect('planned')).plan;
+    const happening = await this.expect('planned', 'resumed');
+    if (happening.type === 'resumed') {
+      if (happening.ids.length > 0) this.happenings.putFirst({ type: 'tokens', ids: happening.ids });
+      if (happening.message !== null) this.send(happening.message);
+      for (const frame of happening.frames) await this.sendFrame(frame);
+    }
+    return happening.plan;
   }
 
   async replan(report: Report, split: Split, expectedPromptTokens: number): Promise<Plan> {
@@ -124,10 +132,10 @@ export class ServerLink implements TurnLink {
   }
 
   /** Throws the server's refusal. */
-  private async expect<T extends Happening['type']>(type: T): Promise<Extract<Happening, { type: T }>> {
+  private async expect<T extends Happening['type']>(...types: T[]): Promise<Extract<Happening, { type: T }>> {
     const happening = await this.next();
     if (happening.type === 'refused') throw happening.error;
-    if (happening.type !== type) throw new SessionError('unexpected_message', 'The server answered something else; reload the page.');
+    if (!(types as string[]).includes(happening.type)) throw new SessionError('unexpected_message', 'The server answered something else; reload the page.');
     return happening as Extract<Happening, { type: T }>;
   }
 

@@ -14,6 +14,12 @@ export class Mailbox<T> {
     this.waiting = null;
   }
 
+  /** The same, before what has arrived already. */
+  putFirst(item: T): void {
+    if (this.waiting === null) this.items.unshift(item);
+    else this.put(item);
+  }
+
   /** Nothing more comes. What has arrived can still be taken; after that `next` throws `error`. */
   fail(error: Error): void {
     this.failure ??= error;

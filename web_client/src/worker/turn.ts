@@ -15,18 +15,20 @@ export interface TurnLink {
   next(): Promise<Happening>;
 }
 
-/** `onPlan` is called when the server changes the split within the turn. Throws what ended the turn early; unless the connection is gone, the session is then ready for the next turn. */
+/** A `request` of null goes on with the turn in work, after a lost connection. `onPlan` is called when the server changes the split within the turn. Throws what ended the turn early; unless the connection is gone, the session is then ready for the next turn. */
 export async function runTurn(
   link: TurnLink,
-  request: TurnRequest,
+  request: TurnRequest | null,
   compute: (work: Work) => Promise<Hidden>,
   onPlan: (plan: Plan) => void,
   onTokens: (ids: readonly number[]) => void,
 ): Promise<Done> {
   const { session } = link;
-  const { message, frames } = session.begin(request);
-  link.send(message);
-  for (const frame of frames) await link.sendFrame(frame);
+  if (request !== null) {
+    const { message, frames } = session.begin(request);
+    link.send(message);
+    for (const frame of frames) await link.sendFrame(frame);
+  }
   for (;;) {
     const work = link.hasNews || !link.alive ? null : session.nextWork();
     if (work !== null) {

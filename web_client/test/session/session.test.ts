@@ -65,7 +65,7 @@ describe('opening', () => {
     const session = new ClientSession();
     expect(session.hello('test/1', null, 'f'.repeat(64))).toEqual({ type: 'hello', protocol: 1, agent: 'test/1', model: null, bundle: 'f'.repeat(64) });
     expect(session.receive(WELCOME)).toEqual({ type: 'welcomed', welcome: WELCOME });
-    expect(session.open(REPORT, 2, 'float16', 32, 8)).toEqual({ type: 'open', client: REPORT, split: 2, wire: 'float16', max_tokens: 32, expected_prompt_tokens: 8 });
+    expect(session.open(REPORT, 2, 'float16', 32, 8)).toEqual({ type: 'open', client: REPORT, split: 2, wire: 'float16', max_tokens: 32, expected_prompt_tokens: 8, resume: null });
     expect(session.receive(plan(2)).type).toBe('planned');
     expect(session.state).toBe('idle');
   });

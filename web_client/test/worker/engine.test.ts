@@ -51,7 +51,7 @@ vi.mock('../../src/worker/link', () => ({
         receivedBytes: 0,
         onClose,
         welcome: { agent: 'server', model: bundle, blocks: 8, limits: { max_context: 64 } },
-        session: { plan: null as Plan | null, state: 'idle', latestPromptRows: 0, cancel: () => null, forgetClientKv: () => undefined },
+        session: { plan: null as Plan | null, state: 'idle', latestPromptRows: 0, cancel: () => null, forgetClientKv: () => undefined, lost: () => false, close: () => undefined },
         die: () => {
           link.alive = false;
           onClose();

@@ -73,11 +73,11 @@ async function connecting(): Promise<{ link: Promise<ServerLink>; seconds: Secon
   return { link, seconds, socket: FakeSocket.last, closed: () => onClose.mock.calls.length };
 }
 
-async function opened(): Promise<{ link: ServerLink; seconds: Seconds; socket: FakeSocket; closed: () => number }> {
+async function opened(plan: Plan = PLAN): Promise<{ link: ServerLink; seconds: Seconds; socket: FakeSocket; closed: () => number }> {
   const { link, ...rest } = await connecting();
   rest.socket.hear(WELCOME);
   const open = (await link).openSession({ report: REPORT, split: 0, wire: 'float32', maxTokens: 32, expectedPromptTokens: 8 });
-  rest.socket.hear(PLAN);
+  rest.socket.hear(plan);
   await open;
   return { link: await link, ...rest };
 }
@@ -141,4 +141,30 @@ test('an idle session waits for ever, and a closed one waits for nothing', async
   expect(link.alive).toBe(true);
   link.close();
   expect(seconds.running).toBe(0);
+});
+
+test('a turn goes on over a new connection: first what was missed, then what comes', async () => {
+  const { link, socket } = await opened({ ...PLAN, resume: { token: '1'.repeat(64), grace_s: 60, turn: 0, prompt_end: 0, tokens: [] } });
+  const ids: number[] = [];
+  const go = (on: ServerLink, request: typeof TURN | null): ReturnType<typeof runTurn> =>
+    runTurn(on, request, () => Promise.reject(new Error('nothing to compute')), () => undefined, (more) => ids.push(...more));
+  const turn = go(link, TURN);
+  await settle();
+  socket.dispatchEvent(new Event('close'));
+  await expect(turn).rejects.toThrow('connection to the server was lost');
+  expect(link.session.lost()).toBe(true);
+
+  const connected = ServerLink.connect('http://test', 'test', null, () => undefined, () => () => undefined, link.session);
+  await settle();
+  const second = FakeSocket.last;
+  second.hear(WELCOME);
+  const next = await connected;
+  const open = next.openSession({ report: REPORT, split: 0, wire: 'float32', maxTokens: 32, expectedPromptTokens: 8 });
+  second.hear({ ...PLAN, position: 2, resume: { token: '2'.repeat(64), grace_s: 60, turn: 1, prompt_end: 3, tokens: [7, 8] } });
+  const stats = { ttft_ms: 1, tpot_ms: null, queue_ms: 0, server_blocks_run: 1, server_blocks_saved: 1, server_ms_run: 0, server_ms_saved: 0, rtt_ms: 0 };
+  second.hear({ type: 'done', turn: 1, finish_reason: 'stop', stop_string: null, tokens: 2, position: 5, stats });
+  await open;
+  expect(second.sent).toEqual(['hello', 'open', 'frame']);
+  expect(await go(next, null)).toMatchObject({ finish_reason: 'stop' });
+  expect(ids).toEqual([7, 8]);
 });
