@@ -2,12 +2,15 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fast demo-model bench bench-peers pictures wheel chromium clean
+.PHONY: help setup demo test check audit lock fast demo-model bench bench-peers pictures wheel chromium clean
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+# What serving needs comes with the hashes of its files; the rest is pinned by version alone (docs/decisions/pinned-by-hash.md).
+PIP_HASHED := $(BIN)/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements.txt
+TOOLS := build/tools
 MODELS ?= build/bench
 PAGE := backend/splitllm/_page/index.html
 PAGE_SOURCES := $(shell find web_client \( -name node_modules -o -name test \) -prune -o -type f -print) $(wildcard protocol/schemas/*.json)
@@ -34,6 +37,21 @@ check: setup ## linters, types, import rules, generated files
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	cd web_client && npm run --silent check
+	@$(MAKE) --no-print-directory audit
+
+audit: $(TOOLS)/.installed ## known holes in the pinned packages, as far as the advisories can be reached from here
+	@found="$$($(TOOLS)/bin/pip-audit -r constraints.txt --no-deps --disable-pip --progress-spinner off 2>&1 || true)"; \
+	if grep -q '^Found' <<< "$$found"; then echo "$$found"; exit 1; \
+	elif grep -q '^No known' <<< "$$found" && ! grep -q 'could not be audited' <<< "$$found"; then echo "pip-audit: no known vulnerabilities"; \
+	else echo "pip-audit: $$(grep -c 'could not be audited' <<< "$$found") of $$(grep -c == constraints.txt) packages could not be asked for from here; no known vulnerabilities in the others"; fi
+	@cd web_client && if found="$$(npm audit --audit-level=high 2>&1)"; then echo "npm audit: nothing of high severity"; \
+	elif grep -qE 'audit endpoint|ENOTFOUND|EAI_AGAIN|ECONN|ETIMEDOUT' <<< "$$found"; then echo "npm audit: the advisories cannot be reached from here; nothing was checked"; \
+	else echo "$$found"; exit 1; fi
+
+lock: $(TOOLS)/.installed ## write the hashes of what serving needs into requirements.txt, at the versions of constraints.txt
+	@{ echo "# What serving needs, each file with its hash. Renew it with \`make lock\` when constraints.txt changes."; \
+	$(TOOLS)/bin/uv pip compile pyproject.toml --extra cpu -c constraints.txt --universal --generate-hashes --no-header --no-annotate --quiet; } > requirements.txt.new
+	@mv requirements.txt.new requirements.txt
 
 demo-model: $(VENV)/.full ## make tiny-chat from nothing: corpus, training, evaluation, bundle
 	$(BIN)/python -m demo.build
@@ -61,16 +79,23 @@ bench/peers/.venv/.installed: bench/peers/requirements.txt
 	@bench/peers/.venv/bin/python -m pip --disable-pip-version-check install --quiet -r bench/peers/requirements.txt
 	@touch $@
 
+$(TOOLS)/.installed:
+	@$(PYTHON) -m venv $(TOOLS)
+	@$(TOOLS)/bin/python -m pip --disable-pip-version-check install --quiet pip-audit==2.10.1 uv==0.13.9
+	@touch $@
+
 # What serving needs: no torch, no test tools.
-$(VENV)/.serve: pyproject.toml constraints.txt
+$(VENV)/.serve: pyproject.toml constraints.txt requirements.txt
 	@test -x $(BIN)/pip || { rm -rf $(VENV); $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }; }
 	@echo "Installing the server into $(VENV) …"
+	@$(PIP_HASHED)
 	@$(PIP) -e '.[cpu]'
 	@touch $@
 
-$(VENV)/.full: pyproject.toml constraints.txt
+$(VENV)/.full: pyproject.toml constraints.txt requirements.txt
 	@test -x $(BIN)/pip || { rm -rf $(VENV); $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }; }
 	@echo "Installing server, exporter and test tools into $(VENV) (a few minutes the first time) …"
+	@$(PIP_HASHED)
 	@$(PIP) -e '.[cpu,export,bench,test,dev]'
 	@touch $@ $(VENV)/.serve
 

@@ -19,7 +19,7 @@ PAGES = [
     *(ROOT / "protocol").glob("*.md"),
 ]
 #: Flags of other programs that the pages name.
-FOREIGN = {"--enable-unsafe-webgpu"}
+FOREIGN = {"--enable-unsafe-webgpu", "--require-hashes"}
 
 
 def commands() -> dict[str, argparse.ArgumentParser]:
