@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import onnxruntime
@@ -16,6 +16,9 @@ import onnxruntime
 from splitllm.bundle import DTYPES, Bundle
 from splitllm.errors import BundleError
 from splitllm.types import Float32Array, FloatArray, TokenArray
+
+#: Variants whose weights are `MatMulNBits`.
+QUANTIZED: Final = ("int8", "int4", "int4f16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,7 @@ class BlockRun:
 
     def __init__(self, bundle: Bundle, index: int, variant: str) -> None:
         files = bundle.block(index, variant)
-        self._session = open_session(files.graph)
+        self._session = open_session(files.graph, packed=variant in QUANTIZED)
         self._spec, self._dtype = bundle.spec, DTYPES[files.activations]
         self._constants = {
             name: np.array(bundle.constant(constant, files.activations)) for name, constant in files.constants.items()
@@ -118,16 +121,19 @@ def run_head(bundle: Bundle, hidden: Sequence[Float32Array]) -> list[Float32Arra
     return [session.run(["logits"], {"hidden_states": states})[0] for states in hidden]
 
 
-def open_session(graph: Path) -> Any:
+def open_session(graph: Path, *, packed: bool = False) -> Any:
     """An ONNX Runtime session on the CPU that does not spin and does not talk.
+
+    Float weights stay in their mapped files: packed for the kernels they would be in memory once more, a head of a
+    large model for 2 GB. Quantized weights are small, and must be `packed` to be computed with as a server does:
+    otherwise each run turns the whole matrix back into floats, which takes up to 45 times as long.
 
     Raises:
         BundleError: the graph or its weights are not what ONNX Runtime reads.
     """
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Weights stay in their mapped files: repacked they would be in memory once more, a head of a large model for 2 GB.
-    options.add_session_config_entry("session.disable_prepacking", "1")
+    options.add_session_config_entry("session.disable_prepacking", "0" if packed else "1")
     options.log_severity_level = 4
     try:
         return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])

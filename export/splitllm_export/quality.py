@@ -15,7 +15,7 @@ import numpy as np
 from splitllm.bundle import Bundle
 from splitllm.types import Float32Array
 
-from .chain import BlockRun, Plan, Step, embed, open_session
+from .chain import QUANTIZED, BlockRun, Plan, Step, embed, open_session
 from .gate import Progress
 
 #: Tokens that are measured at most.
@@ -77,7 +77,7 @@ def _plan(ids: Sequence[int], max_context: int) -> Plan:
 
 
 def _logits(bundle: Bundle, head: str, states: Sequence[Float32Array]) -> Iterator[Float32Array]:
-    session = open_session(bundle.head(head).graph)
+    session = open_session(bundle.head(head).graph, packed=head in QUANTIZED)
     dtype = np.float16 if bundle.head(head).activations == "float16" else np.float32
     for row in states:
         for first in range(0, row.shape[1], _ROWS_AT_ONCE):

@@ -136,11 +136,18 @@ def pack(weight: Float32Array, bits: int = 4, block: int = SMALLEST_BLOCK) -> tu
     n, k = weight.shape
     middle = 1 << (bits - 1)
     blocks = torch.from_numpy(weight).reshape(n, k // block, block)
-    largest = blocks.gather(-1, blocks.abs().argmax(-1, keepdim=True))
+    high, low = blocks.amax(-1, keepdim=True), blocks.amin(-1, keepdim=True)
+    largest = torch.where(high > -low, high, low)
+    tied = (high == -low)[..., 0]
+    if tied.any():  # then it is the first of them
+        both = blocks[tied]
+        largest[tied] = both.gather(-1, both.abs().argmax(-1, keepdim=True))
     scales = largest / -middle
-    steps = torch.where(scales != 0, blocks / scales, 0.0)
-    levels = (torch.round(steps) + middle).clamp_(0, 2 * middle - 1).to(torch.uint8)
-    packed = levels if bits == 8 else levels[..., 0::2] | (levels[..., 1::2] << 4)
+    steps = blocks / torch.where(scales != 0, scales, 1.0)
+    packed = steps.round_().add_(middle).clamp_(0, 2 * middle - 1).to(torch.uint8)
+    if bits == 4:
+        pairs = packed.view(torch.int16)  # the even level in the low byte
+        packed = (pairs | (pairs >> 4)).to(torch.uint8)
     return packed.contiguous().numpy(), scales[..., 0].contiguous().numpy()
 
 

@@ -16,6 +16,7 @@ from typing import Final
 import onnx
 from onnx import helper
 
+from .chain import QUANTIZED
 from .half import to_float16
 from .quantize import INT4, INT8, quantize
 from .weightless import Part, Weight, key_of
@@ -37,7 +38,7 @@ def make_variant(part: Part, variant: str) -> Part:
     Raises:
         ExportError: the part cannot be written so.
     """
-    if variant in ("int8", "int4", "int4f16"):
+    if variant in QUANTIZED:
         part = quantize(part, INT8 if variant == "int8" else INT4)
     return to_float16(part) if variant in _NARROW else part
 

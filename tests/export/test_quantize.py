@@ -31,6 +31,13 @@ def test_the_scale_takes_the_sign_of_the_largest_value() -> None:
     assert unpack(packed, scales)[0, :3].tolist() == [8.0, -7.0, 1.0]
 
 
+def test_of_two_values_that_are_equally_large_the_first_gives_the_sign() -> None:
+    rows = np.zeros((2, 64), np.float32)
+    rows[0, [3, 9]] = rows[1, [9, 3]] = 4.0, -4.0
+    rows[1, 40] = 2.0
+    assert pack(rows)[1].tolist() == [[-0.5, 0.0], [0.5, -0.25]]
+
+
 def test_weights_on_the_grid_come_back_exactly_and_zeros_stay_zero() -> None:
     levels = np.random.default_rng(0).integers(-8, 8, (6, 96)).astype(np.float32)
     levels[:, ::32] = -8

@@ -11,6 +11,7 @@ from splitllm.engines.onnx import OnnxBlocks
 from splitllm.errors import BundleError, ExportError, UsageError
 from splitllm.types import Span
 from splitllm_export import quality
+from splitllm_export.chain import BlockRun, Plan, Step, embed
 from splitllm_export.exporter import ExportSummary, export_model
 from splitllm_export.verifier import verify_bundle
 
@@ -65,6 +66,20 @@ def test_the_engine_runs_every_variant_on_the_cpu(everything: tuple[Bundle, Expo
     scale = float(np.abs(exact).max())
     allowed = {"float32": 0, "float16": 0.01, "int8": 0.05, "int4": 0.5, "int4f16": 0.5}[variant]
     assert np.abs(got.astype(np.float32) - exact).max() <= allowed * scale
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_what_is_measured_is_what_a_server_computes(everything: tuple[Bundle, ExportSummary], variant: str) -> None:
+    bundle, _ = everything
+    tokens = np.array([5, 80, 7, 200], np.int32)
+    plan = Plan((tokens,), (Step(0, (0,), 4),), 8)
+    states = embed(bundle, plan)
+    for index in range(bundle.spec.blocks):
+        states = BlockRun(bundle, index, variant).run(plan, states)
+    served = OnnxBlocks(bundle, Span(0, 3), variant=variant, capacity=8).forward(
+        np.array(bundle.embedding()[tokens]), 0
+    )
+    np.testing.assert_allclose(states[0][0], served.astype(np.float32), rtol=0, atol=1e-5 * np.abs(served).max())
 
 
 def test_a_float16_server_gets_a_float16_head(checkpoint: Path, tmp_path: Path) -> None:
