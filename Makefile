@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check audit lock fast demo-model bench bench-peers pictures wheel chromium clean
+.PHONY: help setup demo test soak check audit lock fast demo-model bench bench-peers pictures wheel chromium clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -30,6 +30,9 @@ test: setup chromium ## all tests, those in a real browser included
 fast: setup ## the tests that need neither browser nor export
 	cd web_client && npm run --silent test
 	$(BIN)/python -m pytest tests/unit tests/fuzz tests/contract tests/integration -m "not slow" $(ARGS)
+
+soak: setup ## ten minutes of cut connections, paused and killed servers; SPLITLLM_SOAK_S=seconds
+	$(BIN)/python -m pytest tests/chaos/soak.py -s -q $(ARGS)
 
 check: setup ## linters, types, import rules, generated files
 	$(BIN)/ruff check .

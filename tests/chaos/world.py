@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -76,18 +76,23 @@ async def open_session(url: str, bundle: Bundle, split: int) -> ClientSession:
     )
 
 
-async def converse(session: ClientSession, sampling: SamplingParams, stop_after: int | None = None) -> list[int]:
-    """All tokens of a conversation of three turns; `done` must agree with what came."""
+async def converse(
+    session: ClientSession,
+    sampling: SamplingParams,
+    prompts: Sequence[Sequence[int]] = PROMPTS,
+    at_token: Callable[[int], Awaitable[None]] | None = None,
+) -> list[int]:
+    """All tokens of a conversation; `done` must agree with what came. `at_token` is called after each, counted."""
     ids: list[int] = []
     told: list[int] = []
-    for prompt in PROMPTS:
+    for prompt in prompts:
         ids += prompt
         answer = []
         async for item in session.answer(ids, max_tokens=MAX_TOKENS, sampling=sampling):
             if isinstance(item, int):
                 answer.append(item)
-                if stop_after is not None and len(told) + len(answer) == stop_after:
-                    return told + answer
+                if at_token is not None:
+                    await at_token(len(told) + len(answer))
             else:
                 assert (item["finish_reason"], item["tokens"]) == ("length", len(answer))
         ids += answer
@@ -95,11 +100,11 @@ async def converse(session: ClientSession, sampling: SamplingParams, stop_after:
     return told
 
 
-def expected(vocab: int) -> list[int]:
+def expected(vocab: int, prompts: Sequence[Sequence[int]] = PROMPTS) -> list[int]:
     """What the fake model answers greedily, computed without any of the code under test."""
     ids: list[int] = []
     told = []
-    for prompt in PROMPTS:
+    for prompt in prompts:
         ids += prompt
         for _ in range(MAX_TOKENS):
             ids.append(sum(ids) % vocab)

@@ -29,12 +29,11 @@ from ..protocol import (
     resume_member,
     text_limit,
 )
-from ..sampler import check_sampling
 from ..types import SessionPlan
 from .actions import Action, Begin, Cancel, Close, Greeting, Plan, Resplit, Resume, Send, SendToken, State
 from .frames import Agreed, accept
 from .hello import welcome_to
-from .turn import PendingPlan, Segment, Turn
+from .turn import PendingPlan, Segment, Turn, check_turn
 
 #: From what ran, the engine's milliseconds that a turn added and those that it was spared.
 TurnPrice = Callable[[Sequence[Segment]], tuple[float, float]]
@@ -280,7 +279,11 @@ class ServerSession:
 
     def _begin(self, request: TurnRequest, now_ms: float) -> Sequence[Action]:
         try:
-            self._check_turn(request)
+            if request.turn <= self._last_turn:
+                raise TurnError(f"Turn {request.turn} is not after turn {self._last_turn}; count upwards.")
+            check_turn(request, self.length, self.max_tokens, self._greeting.spec.vocab_size)
+            if self._allow is not None:
+                self._allow()
         except TurnError as error:
             told = error_message(error, turn=request.turn)
             if request.turn > self._last_turn:
@@ -293,28 +296,6 @@ class ServerSession:
         self._turn = Turn(request, now_ms, expected, request.prompt_end, self.split)
         self.state = State.IN_TURN
         return [Begin(request)]
-
-    def _check_turn(self, request: TurnRequest) -> None:
-        if request.turn <= self._last_turn:
-            raise TurnError(f"Turn {request.turn} is not after turn {self._last_turn}; count upwards.")
-        check_sampling(request.sampling)
-        if len(request.seen_ids) > self.max_tokens:
-            raise TurnError(f"`seen_ids` holds more than the session's {self.max_tokens} tokens; send each id once.")
-        if any(token >= self._greeting.spec.vocab_size for token in request.seen_ids):
-            raise TurnError("`seen_ids` holds an id outside the vocabulary; encode the conversation again.")
-        if request.start > self.length:
-            raise TurnError(
-                f"The turn begins at position {request.start}, the server holds {self.length}; begin there or before.",
-                expected_position=self.length,
-            )
-        if request.prompt_end + 1 > self.max_tokens:
-            raise TurnError(
-                f"The conversation has {request.prompt_end} tokens, and the session holds {self.max_tokens} with the "
-                "answer; shorten it or start a new chat.",
-                code="context_overflow",
-            )
-        if self._allow is not None:
-            self._allow()
 
     def _cancel(self, turn: int) -> Sequence[Action]:
         current = self._turn

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..errors import TurnError
 from ..generation import TurnEnded
 from ..protocol import OpenRequest, TurnRequest
+from ..sampler import check_sampling
 from ..types import SessionPlan
 
 
@@ -86,3 +88,27 @@ class Turn:
         if self.first_token_ms is None or self.last_token_ms is None or self.tokens < 2:
             return None
         return (self.last_token_ms - self.first_token_ms) / (self.tokens - 1)
+
+
+def check_turn(request: TurnRequest, length: int, max_tokens: int, vocab_size: int) -> None:
+    """Whether a session that holds `length` positions, and may hold `max_tokens`, can take a turn.
+
+    Raises:
+        TurnError: it cannot; PROTOCOL.md, section 4, says why.
+    """
+    check_sampling(request.sampling)
+    if len(request.seen_ids) > max_tokens:
+        raise TurnError(f"`seen_ids` holds more than the session's {max_tokens} tokens; send each id once.")
+    if any(token >= vocab_size for token in request.seen_ids):
+        raise TurnError("`seen_ids` holds an id outside the vocabulary; encode the conversation again.")
+    if request.start > length:
+        raise TurnError(
+            f"The turn begins at position {request.start}, the server holds {length}; begin there or before.",
+            expected_position=length,
+        )
+    if request.prompt_end + 1 > max_tokens:
+        raise TurnError(
+            f"The conversation has {request.prompt_end} tokens, and the session holds {max_tokens} with the "
+            "answer; shorten it or start a new chat.",
+            code="context_overflow",
+        )
