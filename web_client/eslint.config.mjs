@@ -34,28 +34,31 @@ export default tseslint.config(
     rules: {
       'no-restricted-globals': ['error', ...impure],
       'no-restricted-properties': ['error', { object: 'Math', property: 'random', message: 'protocol/ and session/ are pure: pass it in.' }],
-      ...imports({ group: ['**/bundle/**', '**/text/**', '**/worker/**', '**/page/**'], message: 'protocol/ and session/ stand below the rest.' }),
+      ...imports({ group: ['**/bundle/**', '**/text/**', '**/worker/**', '**/client/**', '**/page/**'], message: 'protocol/ and session/ stand below the rest.' }),
     },
   },
   {
     files: ['src/protocol/**/*.ts'],
-    rules: imports({ group: ['**/session/**', '**/bundle/**', '**/text/**', '**/worker/**', '**/page/**'], message: 'protocol/ stands at the bottom.' }),
+    rules: imports({ group: ['**/session/**', '**/bundle/**', '**/text/**', '**/worker/**', '**/client/**', '**/page/**'], message: 'protocol/ stands at the bottom.' }),
   },
   {
     files: ['src/bundle/**/*.ts', 'src/text/**/*.ts'],
-    rules: imports({ group: ['**/worker/**', '**/page/**'], message: 'bundle/ and text/ stand below worker/.' }),
+    rules: imports({ group: ['**/worker/**', '**/client/**', '**/page/**'], message: 'bundle/ and text/ stand below worker/.' }),
   },
   {
     files: ['src/worker/**/*.ts'],
-    rules: imports({ group: ['**/page/**'], message: 'The engine does not know the page.' }),
+    rules: imports({ group: ['**/client/**', '**/page/**'], message: 'The engine does not know the page.' }),
   },
-  { files: ['src/worker/ort.ts'], rules: { 'no-restricted-imports': ['error', { patterns: [{ group: ['**/page/**'], message: 'The engine does not know the page.' }] }] } },
+  { files: ['src/worker/ort.ts'], rules: { 'no-restricted-imports': ['error', { patterns: [{ group: ['**/client/**', '**/page/**'], message: 'The engine does not know the page.' }] }] } },
+  {
+    files: ['src/client/**/*.ts'],
+    rules: imports({ group: ['**/bundle/**', '**/text/**', '**/page/**', '**/worker/**', '!../worker/engine.worker?worker&url'], message: 'client/ knows the worker by its messages.' }),
+  },
   {
     files: ['src/page/**/*.ts'],
     rules: {
-      ...imports({ group: ['**/protocol/**', '**/session/**', '**/bundle/**', '**/text/**', '**/worker/**'], message: 'The page knows the engine by src/api.ts only.' }),
-      'no-restricted-globals': ['error', { name: 'Worker', message: 'page/engine.ts starts the engine.' }],
+      ...imports({ group: ['**/protocol/**', '**/session/**', '**/bundle/**', '**/text/**', '**/worker/**', '**/client/*'], message: 'The page knows the engine as others do: by src/client, and the types of src/api.ts.' }),
+      'no-restricted-globals': ['error', { name: 'Worker', message: 'src/client starts the engine.' }],
     },
   },
-  { files: ['src/page/engine.ts'], rules: { 'no-restricted-globals': 'off' } },
 );

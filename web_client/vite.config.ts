@@ -4,13 +4,18 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { gzip } from 'node:zlib';
+import ts from 'typescript';
 import type { Plugin } from 'vite';
 import { defineConfig } from 'vitest/config';
+import { PROTOCOL_VERSION } from './src/protocol/version.ts';
 
 const here = fileURLToPath(new URL('.', import.meta.url));
 const output = join(here, '../backend/splitllm/_page');
 const runtime = join(here, 'node_modules/onnxruntime-web');
 const { version } = JSON.parse(await readFile(join(runtime, 'package.json'), 'utf8')) as { version: string };
+
+/** Where other pages find the engine; what it is made of lies in `assets/`, under names that never change their content. */
+const library = `engine/v${String(PROTOCOL_VERSION)}`;
 
 /** 27 MB that must keep their names (the glue loads the wasm by name): a folder with the version lets them be cached for good. */
 const runtimeFolder = `ort/${version}`;
@@ -39,6 +44,25 @@ function onnxRuntimeFiles(): Plugin {
   };
 }
 
+/** The library's types as one file beside it: declarations of modules that only import each other, without those imports. */
+function libraryTypes(): Plugin {
+  return {
+    name: 'library-types',
+    async writeBundle() {
+      const host = { ...ts.sys, onUnRecoverableConfigFileDiagnostic: (problem: ts.Diagnostic) => this.error(ts.flattenDiagnosticMessageText(problem.messageText, ' ')) };
+      const config = ts.getParsedCommandLineOfConfigFile(join(here, 'tsconfig.library.json'), {}, host);
+      const parts: string[] = [];
+      ts.createProgram(config?.fileNames ?? [], config?.options ?? {}).emit(undefined, (name, text) => {
+        if (!/(mailbox|worker)\.d\.ts$/.test(name)) parts.push(text);
+      }, undefined, true);
+      const lines = parts.join('').split('\n').filter((line) => !/^import |^export .*from '|^export \{.*\};$/.test(line));
+      // Errors come out of the worker with their codes, not with their classes.
+      const text = lines.join('\n').replace(/^export declare class \w+ extends SplitLLMError \{\n\}\n/gm, '');
+      await writeFile(join(output, `${library}.d.ts`), text);
+    },
+  };
+}
+
 export default defineConfig({
   root: here,
   // `splitllm serve` beside it: the page of the development server asks this one for everything that is not a file of the page.
@@ -46,15 +70,26 @@ export default defineConfig({
   define: { __ORT_FOLDER__: JSON.stringify(`/${runtimeFolder}/`) },
   // The first condition keeps the wasm out of the script bundle; the others are vite's own.
   resolve: { conditions: ['onnxruntime-web-use-extern-wasm', 'module', 'browser', 'development|production'] },
-  plugins: [onnxRuntimeFiles()],
-  worker: { format: 'es' },
+  plugins: [onnxRuntimeFiles(), libraryTypes()],
+  worker: {
+    format: 'es',
+    // @cfworker/json-schema takes its base URI from where it runs, which in the worker of another origin's page is a `blob:` that
+    // makes no URL with its origin before it. No schema here refers to another document.
+    rolldownOptions: { transform: { define: { 'self.location.pathname': JSON.stringify('/') } } },
+  },
   build: {
     outDir: output,
     emptyOutDir: true,
     target: 'es2022',
     assetsInlineLimit: 0,
     // How long plugins take is no concern of those who type `make demo`.
-    rolldownOptions: { input: join(here, 'index.html'), checks: { bundlerTimings: false } },
+    rolldownOptions: {
+      input: { index: join(here, 'index.html'), [library]: join(here, 'src/client/index.ts') },
+      // The library is a name that others write down: it keeps its exports, and its name as long as the protocol keeps its version.
+      preserveEntrySignatures: 'exports-only',
+      output: { entryFileNames: ({ name }) => (name === library ? `${library}.js` : 'assets/[name]-[hash].js') },
+      checks: { bundlerTimings: false },
+    },
   },
   test: { root: here, include: ['test/**/*.test.ts'], environment: 'node' },
 });

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+import aiohttp
 import pytest
 from aiohttp import web
 
@@ -167,6 +168,27 @@ def test_another_site_s_page_gets_nothing_on_any_route(server: ServerProcess, pa
     status, headers, _ = request(server, path, {"Origin": origin, **more}, method)
     assert status == 403
     assert "access-control-allow-origin" not in headers
+
+
+async def test_pages_of_an_allowed_origin_may_read_what_an_engine_is_made_of_and_nothing_else(bundle: Bundle) -> None:
+    page = page_folder()
+    script = next((page / "assets").glob("engine.worker-*.js")).relative_to(page).as_posix()
+    runtime = next((page / "ort").rglob("*.mjs")).relative_to(page).as_posix()
+    readable = ["/engine/v1.js", f"/{script}", f"/{runtime}", "/bundle/manifest.json"]
+    allowed, settings = "https://site.example", {"page": page, "max_sessions": 1}
+    async with (
+        serving(bundle.folder, allowed_origins=(allowed,), **settings) as url,
+        aiohttp.ClientSession() as browser,
+    ):
+        for path in [*readable, "/", "/health", "/metrics", "/v1/models"]:
+            for origin in (allowed, url, "https://other.example", None):
+                headers = {} if origin is None else {"Origin": origin}
+                async with browser.get(url + path, headers=headers) as answer:
+                    assert answer.status == (403 if origin == "https://other.example" else 200)
+                    told = answer.headers.get("Access-Control-Allow-Origin")
+                    assert told == (allowed if origin == allowed and path in readable else None), (path, origin)
+                    if path in readable:
+                        assert "Origin" in answer.headers.getall("Vary")
 
 
 # -- files ------------------------------------------------------------------------------------------------------------

@@ -45,6 +45,7 @@ export interface Sampling {
   readonly seed: number | null;
 }
 
+/** @internal */
 export type Command =
   | { readonly type: 'connect'; readonly options: EngineOptions }
   /** Answer the conversation; `ask` is this answer's number, chosen by the page, increasing. */
@@ -152,9 +153,3 @@ export type EngineEvent =
   | { readonly type: 'failed'; readonly ask: number | null; readonly code: string; readonly sentence: string }
   | { readonly type: 'storage'; readonly state: StorageState }
   | { readonly type: 'diagnostics'; readonly diagnostics: Diagnostics };
-
-/** The engine as the page sees it: in a worker in the product, in memory in tests of the page. */
-export interface ChatEngine {
-  post(command: Command): void;
-  listen(listener: (event: EngineEvent) => void): void;
-}

@@ -29,7 +29,7 @@ from .metrics import Figures, Metrics
 from .openai_api import OpenAiApi, engine_stopped, shutting_down
 from .pace import Lane, Pace
 from .planning import Admission
-from .static import add_headers, bundle_handler, host_guard, page_handler
+from .static import add_headers, bundle_handler, embedding, host_guard, page_handler
 from .summary import Snapshot
 from .telemetry import Telemetry
 
@@ -245,6 +245,7 @@ def _guarded(server: Server, host: str) -> web.Application:
         guards.append(server.access.guard())
     app = web.Application(middlewares=guards, client_max_size=server.api.max_body_bytes)
     app.on_response_prepare.append(add_headers)
+    app.on_response_prepare.append(embedding(server.config.allowed_origins))
     app.router.add_get("/health", server.health)
     app.router.add_get("/ready", server.ready)
     return app

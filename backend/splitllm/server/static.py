@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ from ..errors import BundleError
 _TYPES: Final = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
+    ".ts": "text/plain; charset=utf-8",
     ".mjs": "text/javascript; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".svg": "image/svg+xml",
@@ -45,6 +47,8 @@ _HEADERS: Final = {
 _COMPRESSED: Final = (".gz", ".br")
 #: These carry their content's hash or version in the path, so they never change.
 _IMMUTABLE_PREFIXES: Final = ("/assets/", "/ort/")
+#: What an engine is made of that a page of another origin embeds.
+_EMBEDDED_PREFIXES: Final = ("/engine/", "/assets/", "/ort/", "/bundle/")
 
 
 def is_loopback(host: str) -> bool:
@@ -101,6 +105,23 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
         response.headers.setdefault(name, value)
     immutable = request.path.startswith(_IMMUTABLE_PREFIXES) and response.status in (200, 206, 304)
     response.headers.setdefault("Cache-Control", "public, max-age=31536000, immutable" if immutable else "no-cache")
+
+
+def embedding(
+    allowed_origins: tuple[str, ...],
+) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
+    """Signal handler (on_response_prepare): allowed origins may read the files of an engine (CORS)."""
+
+    async def allow(request: web.Request, response: web.StreamResponse) -> None:
+        if not request.path.startswith(_EMBEDDED_PREFIXES):
+            return
+        # A browser that has a file for one origin must not take it for an answer to another.
+        response.headers.add("Vary", "Origin")
+        origin = request.headers.get("Origin")
+        if origin in allowed_origins:
+            response.headers["Access-Control-Allow-Origin"] = origin
+
+    return allow
 
 
 def bundle_handler(bundle: Bundle) -> Handler:

@@ -52,5 +52,5 @@ export class CacheStore implements Store {
   }
 }
 
-/** Never fetched: the Cache API wants a URL for a key. */
-const keyOf = (hash: string): string => `/bundle/sha256/${hash}`;
+/** Never fetched: the Cache API wants a URL for a key, and a whole one in the worker of an embedded engine, which is a `blob:`. */
+const keyOf = (hash: string): string => `https://bundle.invalid/sha256/${hash}`;

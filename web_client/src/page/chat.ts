@@ -1,7 +1,6 @@
 /** What a person can do with the answers of the open conversation: each action changes the state and tells the engine. */
-import type { Command, Diagnostics, EngineEvent, EngineOptions, WeightChoice } from '../api';
+import { SplitLLMError, type Answer, type Diagnostics, type Engine, type EngineOptions, type WeightChoice } from '../client';
 import type { Turn } from './conversation';
-import type { EngineHandle } from './engine';
 import { newId } from './ids';
 import type { Settings } from './settings';
 import { messagesFor, openAnswer } from './state';
@@ -29,16 +28,17 @@ export interface Chat {
   diagnostics(): Promise<Diagnostics>;
 }
 
-const DIAGNOSTICS_TIMEOUT_MS = 10_000;
-
-export function createChat(store: Store, options: EngineOptions, startEngine: () => EngineHandle, now: () => number = Date.now): Chat {
+/** `startEngine` starts one with what the settings say of it. */
+export function createChat(store: Store, startEngine: (choices: Pick<EngineOptions, 'effort' | 'weights'>) => Engine, now: () => number = Date.now): Chat {
   let engine = start();
-  let diagnosed: ((diagnostics: Diagnostics) => void)[] = [];
+  /** Of the answer that was asked for last. */
+  let stopping = new AbortController();
 
-  function start(): EngineHandle {
-    const fresh = startEngine();
-    fresh.listen(receive);
-    fresh.post({ type: 'connect', options: { ...options, effort: store.state().settings.effort, weights: weights() } });
+  function start(): Engine {
+    const fresh = startEngine({ effort: store.state().settings.effort, weights: weights() });
+    fresh.listen((news) => {
+      store.dispatch(news);
+    });
     return fresh;
   }
 
@@ -47,22 +47,10 @@ export function createChat(store: Store, options: EngineOptions, startEngine: ()
     return { keep: keepWeights, download: !lessData };
   }
 
-  function receive(event: EngineEvent): void {
-    if (event.type === 'diagnostics') {
-      for (const resolve of diagnosed) resolve(event.diagnostics);
-      diagnosed = [];
-    }
-    store.dispatch(event);
-  }
-
   function restart(): void {
     engine.close();
     store.dispatch({ type: 'engine_started' });
     engine = start();
-  }
-
-  function post(command: Command): void {
-    engine.post(command);
   }
 
   /** Runs after the state holds the question as its last; an engine that failed is started again first. */
@@ -70,15 +58,19 @@ export function createChat(store: Store, options: EngineOptions, startEngine: ()
     if (store.state().engineFailure !== null) restart();
     const state = store.state();
     const { temperature, topP, seed, maxTokens } = state.settings;
-    post({
-      type: 'ask',
-      ask: state.lastAsk,
-      messages: messagesFor(state),
-      begin,
-      sampling: { temperature, topP, topK: 0, minP: 0, repetitionPenalty: 1, seed },
-      maxTokens,
-      stop: [],
-    });
+    stopping = new AbortController();
+    const options = { begin, maxTokens, sampling: { temperature, topP, seed }, signal: stopping.signal };
+    void show(state.lastAsk, engine.answer(messagesFor(state), options));
+  }
+
+  async function show(number: number, answer: Answer): Promise<void> {
+    try {
+      for await (const text of answer) store.dispatch({ type: 'text', ask: number, text });
+      store.dispatch({ type: 'finished', ask: number, ...(await answer.result) });
+    } catch (error) {
+      if (!(error instanceof SplitLLMError)) throw error;
+      store.dispatch({ type: 'failed', ask: number, code: error.code, sentence: error.message });
+    }
   }
 
   function askAfter(parent: string | null, question: string, begin = ''): void {
@@ -88,9 +80,8 @@ export function createChat(store: Store, options: EngineOptions, startEngine: ()
   }
 
   function stop(): void {
-    const answer = openAnswer(store.state());
-    if (answer === null) return;
-    post({ type: 'stop', ask: answer.ask });
+    if (openAnswer(store.state()) === null) return;
+    stopping.abort();
     store.dispatch({ type: 'stop_pressed' });
   }
 
@@ -144,29 +135,18 @@ export function createChat(store: Store, options: EngineOptions, startEngine: ()
     configure(settings) {
       const { effort, keepWeights, lessData } = store.state().settings;
       store.dispatch({ type: 'settings_changed', settings });
-      if (settings.effort !== effort) post({ type: 'effort', effort: settings.effort });
-      if (settings.keepWeights !== keepWeights || settings.lessData !== lessData) post({ type: 'weights', weights: weights() });
+      if (settings.effort !== effort) engine.setEffort(settings.effort);
+      if (settings.keepWeights !== keepWeights || settings.lessData !== lessData) engine.setWeights(weights());
     },
     allowDownloads(allowed) {
-      post({ type: 'weights', weights: { ...weights(), download: allowed } });
+      engine.setWeights({ ...weights(), download: allowed });
     },
     askStorage() {
-      post({ type: 'storage' });
+      engine.askStorage();
     },
     clearStorage() {
-      post({ type: 'clear_storage' });
+      engine.clearStorage();
     },
-    diagnostics() {
-      return new Promise((resolve, reject) => {
-        const timer = setTimeout(() => {
-          reject(new Error('The engine did not answer within 10 seconds; reload the page.'));
-        }, DIAGNOSTICS_TIMEOUT_MS);
-        diagnosed.push((diagnostics) => {
-          clearTimeout(timer);
-          resolve(diagnostics);
-        });
-        post({ type: 'diagnose' });
-      });
-    },
+    diagnostics: () => engine.diagnostics(),
   };
 }

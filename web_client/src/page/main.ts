@@ -1,9 +1,8 @@
 /** The page's beginning: builds store, engine, library and views, and draws at most once a frame. */
-import type { Diagnostics } from '../api';
+import { createEngine, type Diagnostics } from '../client';
 import { answeringByLocks } from './answering';
 import { createChat } from './chat';
 import { addressedChat, followAddress } from './address';
-import { startEngine } from './engine';
 import { newId } from './ids';
 import { createLibrary } from './library';
 import { parseParameters } from './parameters';
@@ -35,7 +34,7 @@ declare global {
 const { options, settings, notices } = parseParameters(location.search, location.origin, readSettings());
 const store = createStore(initialState(settings, newId(), addressedChat() !== null));
 // The engine starts first: it connects while the browser opens what it keeps.
-const chat = createChat(store, options, startEngine);
+const chat = createChat(store, (choices) => createEngine(options.server, { ...options, ...choices }));
 const library = createLibrary(store, ChatDatabase.open().catch(() => null), new BroadcastChannel('splitllm-chats'), answeringByLocks(navigator.locks), () => {
   chat.stop();
 });

@@ -15,6 +15,7 @@
 import { ProtocolError, SessionError } from '../protocol/errors';
 import type { Frame } from '../protocol/frame';
 import type { ClientMessage, Done, Error as ServerError, Hello, Open, Plan, Report, ServerMessage, Split, Turn, Welcome } from '../protocol/messages.generated';
+import { PROTOCOL_VERSION } from '../protocol/version';
 import { inWireDtype, isFinite, lastRows } from './hidden';
 import type { Hidden } from './hidden';
 import type { Owed } from './patience';
@@ -23,8 +24,6 @@ import { chunks, commonPrefix, rowsPerFrame, sizeOf } from './span';
 import type { Span } from './span';
 
 export type { Happening, TurnRequest, TurnStart, Work } from './shapes';
-
-export const PROTOCOL_VERSION = 1;
 
 export type State = 'new' | 'greeting' | 'greeted' | 'planning' | 'idle' | 'turn' | 'closed';
 

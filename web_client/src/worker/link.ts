@@ -7,7 +7,7 @@ import type { ClientMessage, Plan, Report, Split, Welcome } from '../protocol/me
 import { Patience } from '../session/patience';
 import { ClientSession } from '../session/session';
 import type { Happening } from '../session/session';
-import { Mailbox } from './mailbox';
+import { Mailbox } from '../session/mailbox';
 import type { TurnLink } from './turn';
 
 const CONNECT_TIMEOUT_MS = 15_000;

@@ -15,7 +15,8 @@ export interface Graph {
   readonly weights: { readonly path: string; readonly data: Uint8Array } | null;
 }
 
-ort.env.wasm.wasmPaths = new URL(__ORT_FOLDER__, self.location.origin).href;
+// Beside this script, which may run in a page of another origin.
+ort.env.wasm.wasmPaths = new URL(__ORT_FOLDER__, import.meta.url).href;
 ort.env.logLevel = 'error';
 
 /** Overlapping calls into the runtime hang the page, whatever session they are of: all of them go through this chain. */

@@ -1,50 +1,21 @@
 import { describe, expect, it } from 'vitest';
-import type { Command, EngineEvent, EngineOptions } from '../../src/api';
+import { engineOver } from '../../src/client/engine';
 import { createChat, type Chat } from '../../src/page/chat';
-import type { EngineHandle } from '../../src/page/engine';
 import { DEFAULT_SETTINGS } from '../../src/page/settings';
 import { initialState } from '../../src/page/state';
 import { createStore, type Store } from '../../src/page/store';
+import { FakePort, OPTIONS } from '../client/fake_port';
 import { failure, finished, lastAnswer, text } from './fixtures';
 
-const OPTIONS: EngineOptions = { server: 'http://127.0.0.1:8000', split: 'auto', backend: 'auto', variant: 'auto', wire: 'float16', effort: null, weights: { keep: true, download: true } };
-
-/** An engine in memory that notes what it is told. */
-class FakeEngine implements EngineHandle {
-  readonly commands: Command[] = [];
-  closed = false;
-  private listener: (event: EngineEvent) => void = () => undefined;
-
-  post(command: Command): void {
-    this.commands.push(command);
-  }
-
-  listen(listener: (event: EngineEvent) => void): void {
-    this.listener = listener;
-  }
-
-  close(): void {
-    this.closed = true;
-  }
-
-  emit(event: EngineEvent): void {
-    if (!this.closed) this.listener(event);
-  }
-
-  get types(): readonly string[] {
-    return this.commands.map((command) => command.type);
-  }
-}
-
-function begin(): { store: Store; chat: Chat; engines: FakeEngine[]; engine: () => FakeEngine } {
+function begin(): { store: Store; chat: Chat; engines: FakePort[]; engine: () => FakePort } {
   const store = createStore(initialState({ ...DEFAULT_SETTINGS, seed: 7 }, 'c'));
-  const engines: FakeEngine[] = [];
-  const chat = createChat(store, OPTIONS, () => {
-    const engine = new FakeEngine();
-    engines.push(engine);
-    return engine;
+  const engines: FakePort[] = [];
+  const chat = createChat(store, (choices) => {
+    const port = new FakePort();
+    engines.push(port);
+    return engineOver(port, { ...OPTIONS, ...choices });
   });
-  const engine = (): FakeEngine => {
+  const engine = (): FakePort => {
     const newest = engines.at(-1);
     if (newest === undefined) throw new Error('no engine');
     return newest;
@@ -91,37 +62,37 @@ describe('a chat', () => {
     expect(engine().commands.slice(2)).toEqual([{ type: 'stop', ask: 1 }]);
   });
 
-  it('asks the last question again under a new number', () => {
+  it('asks the last question again under a new number', async () => {
     const { chat, store, engine } = begin();
     chat.send('One');
-    engine().emit(failure(1));
+    await engine().emit(failure(1));
     chat.regenerate(turn(store));
     expect(engine().commands.at(-1)).toMatchObject({ type: 'ask', ask: 2, messages: [{ role: 'user', content: 'One' }] });
-    engine().emit(text(1, 'ghost'));
-    engine().emit(finished(2, 'Yes.'));
+    await engine().emit(text(1, 'ghost'));
+    await engine().emit(finished(2, 'Yes.'));
     expect(lastAnswer(store.state()).text).toBe('Yes.');
   });
 
-  it('gives another answer beside the former one, which can be shown again', () => {
+  it('gives another answer beside the former one, which can be shown again', async () => {
     const { chat, store, engine } = begin();
     chat.send('One');
-    engine().emit(finished(1, 'First.'));
+    await engine().emit(finished(1, 'First.'));
     const first = turn(store);
     chat.regenerate(first);
     expect(engine().commands.at(-1)).toMatchObject({ ask: 2, messages: [{ role: 'user', content: 'One' }], begin: '' });
-    engine().emit(finished(2, 'Second.'));
+    await engine().emit(finished(2, 'Second.'));
     chat.showVersion(first);
     expect(lastAnswer(store.state()).text).toBe('First.');
     expect(store.state().conversation.turns).toHaveLength(2);
   });
 
-  it('puts an edited question in the place of the former, and loses nothing that followed', () => {
+  it('puts an edited question in the place of the former, and loses nothing that followed', async () => {
     const { chat, store, engine } = begin();
     chat.send('One');
-    engine().emit(finished(1, 'First.'));
+    await engine().emit(finished(1, 'First.'));
     const first = turn(store);
     chat.send('Two');
-    engine().emit(finished(2, 'Second.'));
+    await engine().emit(finished(2, 'Second.'));
     chat.edit(first, ' Uno ');
     expect(engine().commands.at(-1)).toMatchObject({ ask: 3, messages: [{ role: 'user', content: 'Uno' }] });
     chat.stop();
@@ -129,30 +100,30 @@ describe('a chat', () => {
     expect(store.state().turns.map(({ question }) => question)).toEqual(['One', 'Two']);
   });
 
-  it('stops an answer that is under way before it makes another version of it', () => {
+  it('stops an answer that is under way before it makes another version of it', async () => {
     const { chat, store, engine } = begin();
     chat.send('One');
-    engine().emit(text(1, 'Half'));
+    await engine().emit(text(1, 'Half'));
     chat.regenerate(turn(store));
     expect(engine().types.slice(1)).toEqual(['ask', 'stop', 'ask']);
     expect(store.state().conversation.turns.map(({ answer }) => answer.status)).toEqual(['stopped', 'waiting']);
   });
 
-  it('goes on where an answer was cut short', () => {
+  it('goes on where an answer was cut short', async () => {
     const { chat, store, engine } = begin();
     chat.send('One');
-    engine().emit(text(1, 'Once'));
+    await engine().emit(text(1, 'Once'));
     chat.stop();
     chat.goOn();
     expect(engine().commands.at(-1)).toMatchObject({ type: 'ask', ask: 2, begin: 'Once', messages: [{ role: 'user', content: 'One' }] });
-    engine().emit(text(2, ' upon'));
+    await engine().emit(text(2, ' upon'));
     expect(lastAnswer(store.state()).text).toBe('Once upon');
   });
 
-  it('starts a failed engine again before it asks', () => {
+  it('starts a failed engine again before it asks', async () => {
     const { chat, store, engines } = begin();
     chat.send('One');
-    engines[0]?.emit(failure(null));
+    await engines[0]?.emit(failure(null));
     chat.regenerate(turn(store));
     expect(engines).toHaveLength(2);
     expect(engines[0]?.closed).toBe(true);
@@ -178,14 +149,5 @@ describe('a chat', () => {
     chat.clearStorage();
     const weights = [{ keep: true, download: false }, { keep: true, download: true }, { keep: false, download: false }];
     expect(engine().commands.slice(1)).toEqual([...weights.map((choice) => ({ type: 'weights', weights: choice })), { type: 'storage' }, { type: 'clear_storage' }]);
-  });
-
-  it('hands diagnostics to whoever asked', async () => {
-    const { chat, engine } = begin();
-    const diagnostics = { adapter: null, backend: 'wasm', split: 2, blockRuns: [1, 1], kvLocations: ['cpu', 'cpu'], crossOriginIsolated: false, log: [] } as const;
-    const [one, two] = [chat.diagnostics(), chat.diagnostics()];
-    engine().emit({ type: 'diagnostics', diagnostics });
-    expect(await one).toBe(diagnostics);
-    expect(await two).toBe(diagnostics);
   });
 });

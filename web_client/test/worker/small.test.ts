@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { Mailbox } from '../../src/worker/mailbox';
+import { Mailbox } from '../../src/session/mailbox';
 import { median, ObservedDecode } from '../../src/worker/measure';
 import { blocksThatFit } from '../../src/worker/memory';
 import { Serial } from '../../src/worker/serial';

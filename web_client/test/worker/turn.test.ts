@@ -4,7 +4,7 @@ import type { Frame } from '../../src/protocol/frame';
 import type { ClientMessage, Plan, Report, Sampling, ServerMessage, Welcome } from '../../src/protocol/messages.generated';
 import { ClientSession } from '../../src/session/session';
 import type { Happening, TurnRequest, Work } from '../../src/session/session';
-import { Mailbox } from '../../src/worker/mailbox';
+import { Mailbox } from '../../src/session/mailbox';
 import { runTurn } from '../../src/worker/turn';
 import type { TurnLink } from '../../src/worker/turn';
 

@@ -1,0 +1,38 @@
+/** Starts the engine's worker: the only file outside worker/ that knows there is one. */
+import type { EngineEvent } from '../api';
+import { RuntimeError } from '../protocol/errors';
+import workerPath from '../worker/engine.worker?worker&url';
+import type { EnginePort } from './engine';
+
+const script = new URL(workerPath, import.meta.url);
+
+export function startWorker(): EnginePort {
+  const worker = new Worker(startable(script), { type: 'module', name: 'splitllm-engine' });
+  return {
+    post(command) {
+      worker.postMessage(command);
+    },
+    listen(listener, died) {
+      worker.addEventListener('message', (message: MessageEvent<EngineEvent>) => {
+        listener(message.data);
+      });
+      worker.addEventListener('error', (event) => {
+        // Without a message the script itself did not load.
+        const cause = event.message === '' ? 'could not be loaded' : `stopped (${event.message})`;
+        died(new RuntimeError('worker_failed', `The engine in your browser ${cause}. Reconnect, or reload the page.`));
+      });
+      worker.addEventListener('messageerror', () => {
+        died(new RuntimeError('worker_message', 'The engine in your browser sent something unreadable. Reconnect, or reload the page.'));
+      });
+    },
+    close() {
+      worker.terminate();
+    },
+  };
+}
+
+/** A page may start workers of its own origin only. One that is embedded elsewhere starts a worker there, which imports the script. */
+function startable(url: URL): URL | string {
+  if (url.origin === location.origin) return url;
+  return URL.createObjectURL(new Blob([`import ${JSON.stringify(url.href)};`], { type: 'text/javascript' }));
+}
