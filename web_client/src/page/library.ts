@@ -51,6 +51,8 @@ export function createLibrary(
   /** Turns as they were last written, or read. */
   let written = new Map<string, Turn>();
   let writtenLeaf: string | null = null;
+  /** Those of this page that have reached the database, as they are there. */
+  const safe = new WeakSet<Turn>();
   let writing: Promise<void> = Promise.resolve();
   let timer: ReturnType<typeof setTimeout> | null = null;
   let failed = false;
@@ -85,6 +87,7 @@ export function createLibrary(
     for (const turn of turns) if (isOpen(turn.answer) && !held.has(turn.id)) held.set(turn.id, answering.hold(turn.id));
     try {
       await database.save(chatRecord(conversation, now()), turns.map((turn) => turnRecord(id, turn)));
+      for (const turn of turns) safe.add(turn);
       tabs.postMessage(id);
       await list();
     } catch (error) {
@@ -265,7 +268,7 @@ export function createLibrary(
     goingAway() {
       const { conversation, turns } = store.state();
       const last = turns.at(-1);
-      if (last !== undefined && last.answer.ask > 0) leaveLastWords({ chat: chatRecord(conversation, now()), turns: [turnRecord(conversation.id, last)] });
+      if (last !== undefined && last.answer.ask > 0 && !safe.has(last)) leaveLastWords({ chat: chatRecord(conversation, now()), turns: [turnRecord(conversation.id, last)] });
       void flush();
     },
   };

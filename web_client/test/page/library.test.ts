@@ -230,6 +230,10 @@ describe('a conversation', () => {
         await after.library.open(store.state().conversation.id);
         expect(after.state().turns[0]?.answer.status).toBe('stopped');
         expect(kept.size).toBe(0);
+        // What is written needs no words: whoever empties the browser's storage meanwhile does not find it there again.
+        await after.say('Two?', 'Second.');
+        after.library.goingAway();
+        expect(kept.size).toBe(0);
       } finally {
         vi.unstubAllGlobals();
       }
