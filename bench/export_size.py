@@ -30,25 +30,26 @@ SAMPLE_SECONDS = 0.05
 TEXT = "Random weights have nothing to say about any text; this one is as short as is allowed, to save time."
 
 
-def config_of(layers: int) -> LlamaConfig:
+def config_of(layers: int, **changes: Any) -> LlamaConfig:
     """Llama-3.2-3B, with random weights that nobody will read."""
-    return LlamaConfig(
-        architectures=["LlamaForCausalLM"],
-        vocab_size=128256,
-        hidden_size=3072,
-        intermediate_size=8192,
-        num_hidden_layers=layers,
-        num_attention_heads=24,
-        num_key_value_heads=8,
-        head_dim=128,
-        max_position_embeddings=2048,
-        rms_norm_eps=1e-5,
-        rope_theta=500000.0,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=2,
-        dtype="bfloat16",
-    )
+    sizes = {
+        "architectures": ["LlamaForCausalLM"],
+        "vocab_size": 128256,
+        "hidden_size": 3072,
+        "intermediate_size": 8192,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 24,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "max_position_embeddings": 2048,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 500000.0,
+        "tie_word_embeddings": True,
+        "bos_token_id": None,
+        "eos_token_id": 2,
+        "dtype": "bfloat16",
+    }
+    return LlamaConfig(**(sizes | changes))
 
 
 def make_checkpoint(folder: Path, config: LlamaConfig) -> int:
@@ -87,6 +88,8 @@ def make_checkpoint(folder: Path, config: LlamaConfig) -> int:
         return torch.ones(hidden, dtype=torch.bfloat16) + random(hidden)
 
     save({"model.embed_tokens.weight": random(config.vocab_size, hidden), "model.norm.weight": norm()})
+    if not config.tie_word_embeddings:
+        save({"lm_head.weight": random(config.vocab_size, hidden)})
     for first in range(0, config.num_hidden_layers, 4):
         tensors = {}
         for layer in range(first, min(first + 4, config.num_hidden_layers)):

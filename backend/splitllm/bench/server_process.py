@@ -24,7 +24,13 @@ _PAGE: Final = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 class ServerProcess:
     """`command`, which starts a server, as a process that has said where it listens."""
 
-    def __init__(self, command: Sequence[str], env: Mapping[str, str] | None = None, core: int | None = None) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        env: Mapping[str, str] | None = None,
+        core: int | None = None,
+        start_timeout_s: float = _START_TIMEOUT_S,
+    ) -> None:
         """Start it, with `env` besides this process's environment, on `core` alone (None: on all).
 
         Raises:
@@ -37,7 +43,7 @@ class ServerProcess:
         self.output: list[str] = []
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         threading.Thread(target=self._read, daemon=True).start()
-        self.url = self._await_url()
+        self.url = self._await_url(start_timeout_s)
 
     def _read(self) -> None:
         for line in self.process.stdout or ():
@@ -45,10 +51,10 @@ class ServerProcess:
             self._lines.put(line)
         self._lines.put(None)
 
-    def _await_url(self) -> str:
+    def _await_url(self, timeout_s: float) -> str:
         while True:
             try:
-                line = self._lines.get(timeout=_START_TIMEOUT_S)
+                line = self._lines.get(timeout=timeout_s)
             except queue.Empty:
                 line = None
             if line is None:
