@@ -8,6 +8,10 @@ from typing import Final
 
 #: What a further piece of prefill costs in a tick before its first row, in rows: every piece reads all weights anew.
 PIECE_ROWS: Final = 16
+#: Ticks that rows which are ready wait for others at most. Longer saves more, and makes more tokens late.
+COMPANY_TICKS: Final = 0.5
+#: Ticks of time that waiting leaves before a token is due: some for a chunk of a prompt, and some for the link.
+COMPANY_LEAVES: Final = 5
 #: Ticks that a seat is kept when a turn has ended: a session that closes behind its answer is gone by then.
 TURN_ENDED_TICKS: Final = 2
 #: The same within a turn. Its rows come and go in about as many ticks as a round trip takes, and moving costs more.
@@ -88,3 +92,19 @@ def parked(seats: Iterable[IdleSeat]) -> list[str]:
 
     overdue = sorted(filter(is_overdue, seats), key=lambda seat: -seat.ticks)
     return [seat.session for seat in overdue[:PARKED_AT_ONCE]]
+
+
+def company_ms(due_ms: Iterable[float], *, since_ms: float, now_ms: float, tick_ms: float) -> float:
+    """How long rows that are ready to decode may still wait for others whose clients are at work; 0: run now.
+
+    A run of a layer costs a fixed part and a part per row, so rows that come within a part of a tick had better run
+    together (docs/decisions/waiting-for-company.md).
+
+    Args:
+        due_ms: when the next tokens of those who are ready are due.
+        since_ms: since when they have waited.
+        now_ms: the time, on the same clock.
+        tick_ms: what a tick usually takes.
+    """
+    until = min(since_ms + COMPANY_TICKS * tick_ms, min(due_ms) - COMPANY_LEAVES * tick_ms)
+    return max(0.0, until - now_ms)

@@ -7,6 +7,7 @@ loop free while the runtime computes (it releases the GIL), and leaves the state
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import queue
 import threading
@@ -160,9 +161,9 @@ class Runner:
 
     def _main(self) -> None:
         try:
-            busy = False
-            while self._take_commands(wait=not busy):
-                busy = self._tick()
+            patience_s: float | None = None
+            while self._take_commands(patience_s):
+                patience_s = self._tick()
             seating, _, _ = self._scheduler.schedule(_now_ms())
             self._carry_out(seating)  # rows of sessions that closed last are overwritten too
         except BaseException as error:
@@ -172,33 +173,37 @@ class Runner:
                 on_fault = self._on_fault
                 self._call(lambda: on_fault(fault))
 
-    def _take_commands(self, *, wait: bool) -> bool:
-        """Carry out what the loop has asked for by now, waiting for something if there is nothing else to do.
+    def _take_commands(self, patience_s: float | None) -> bool:
+        """Carry out what the loop has asked for by now; wait for something for `patience_s`, None: until it comes.
 
         What is asked for meanwhile comes after the next tick, so that no flood of commands holds it up. False: stop.
         """
-        for _ in range(max(self._commands.qsize(), int(wait))):
-            command = self._commands.get()
-            if command is None:
-                return False
-            command()
+        with contextlib.suppress(queue.Empty):
+            for number in range(max(self._commands.qsize(), 1)):
+                command = self._commands.get(timeout=0 if number else patience_s)
+                if command is None:
+                    return False
+                command()
         return True
 
-    def _tick(self) -> bool:
-        """One tick; returns whether anything ran, so that there may be more."""
+    def _tick(self) -> float | None:
+        """One tick; returns how long to wait for commands before the next, None: there is nothing else to do."""
         begun = time.perf_counter()
         self._deliver(self._scheduler.end_cancelled())
+        company_ms = self._scheduler.company_ms(_now_ms())
+        if company_ms > 0:
+            return company_ms / 1000
         seating, batch, sessions = self._scheduler.schedule(_now_ms())
         self._carry_out(seating)
         if not sessions:
-            return False
+            return None
         run_begun = time.perf_counter()
         logits = self.engine.run(batch)
         run_ended = time.perf_counter()
-        events = self._scheduler.complete(batch, sessions, logits)
+        events = self._scheduler.complete(batch, sessions, logits, now_ms=_now_ms())
         self._report(Tick(batch, sessions, run_ended - run_begun, time.perf_counter() - begun))
         self._deliver(events)
-        return True
+        return 0.0
 
     def _report(self, tick: Tick) -> None:
         on_tick = self._on_tick

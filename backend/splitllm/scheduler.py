@@ -13,17 +13,20 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .generation import Drawn, Event, Generation, Resplitted, TokenDrawn, TurnEnded, draw_all
-from .policy import IdleSeat, WaitingPrompt, parked, share_prefill
+from .policy import IdleSeat, WaitingPrompt, company_ms, parked, share_prefill
 from .sampler import Sampler
 from .slots import Seating, SlotTable
 from .types import PREFILL_CHUNK, FinishReason, Float32Array, Sla
 from .work import Batch, Work
+
+#: Weight of one tick in what a tick usually takes.
+_GAIN: Final = 0.05
 
 
 @dataclass(slots=True)
@@ -40,6 +43,7 @@ class _Stream:
     cancelled: bool = False
     began_ms: float = 0.0
     first_run_ms: float | None = None
+    drawn_ms: float | None = None  # when the turn's last token was drawn
     last_served: int = 0  # number of the tick of prefill that last computed rows of it
     last_decoded: int = 0  # number of the tick of decode that last ran it
 
@@ -54,6 +58,9 @@ class Scheduler:
         self._sla = sla or Sla()
         self._streams: dict[str, _Stream] = {}
         self._prefill_ticks = self._decode_ticks = 0
+        self._tick_ms = 0.0  # usual duration of a tick that decodes
+        self._tick_began_ms = 0.0
+        self._waiting_since_ms: float | None = None  # for company
         self._sampler = Sampler()
 
     # -- sessions -----------------------------------------------------------------------------------------------------
@@ -101,7 +108,7 @@ class Scheduler:
         stream.length = min(stream.length, start)
         stream.turn, stream.prompt_end, stream.generation = turn, prompt_end, generation
         stream.answer_start = prompt_end
-        stream.cancelled, stream.began_ms, stream.first_run_ms = False, now_ms, None
+        stream.cancelled, stream.began_ms, stream.first_run_ms, stream.drawn_ms = False, now_ms, None, None
         stream.waiting.clear()
 
     def feed(self, session: str, turn: int, position: int, values: NDArray[Any]) -> None:
@@ -126,11 +133,40 @@ class Scheduler:
             if stream.cancelled and stream.generation is not None
         ]
 
+    def company_ms(self, now_ms: float) -> float:
+        """How long the next tick had better wait for rows that are under way; 0: not at all.
+
+        Only decoding waits, and only for sessions whose clients answer a token that is not overdue.
+        """
+        due: list[float] = []
+        others = False
+        for stream in self._streams.values():
+            if stream.generation is None:
+                continue
+            if stream.waiting and len(stream.waiting[0][1]) > 1:
+                return 0.0
+            if stream.waiting:
+                due.append(self._due_ms(stream))
+            else:
+                others |= stream.drawn_ms is not None and now_ms < self._due_ms(stream)
+        if not due or not others:
+            return 0.0
+        if self._waiting_since_ms is None:
+            self._waiting_since_ms = now_ms
+        return company_ms(due, since_ms=self._waiting_since_ms, now_ms=now_ms, tick_ms=self._tick_ms)
+
+    def _due_ms(self, stream: _Stream) -> float:
+        """When the next token is."""
+        if stream.drawn_ms is None:
+            return stream.began_ms + self._sla.ttft_ms
+        return stream.drawn_ms + self._sla.tpot_ms
+
     def schedule(self, now_ms: float) -> tuple[Seating, Batch, list[str]]:
         """The next batch, what is to be moved before it, and the session of each of its works.
 
         The batch is empty when nothing is ready.
         """
+        self._tick_began_ms, self._waiting_since_ms = now_ms, None
         single = [name for name, s in self._streams.items() if s.waiting and len(s.waiting[0][1]) == 1]
         if single:
             self._arrange(single)
@@ -182,8 +218,11 @@ class Scheduler:
         wants_logits = position + rows >= stream.prompt_end
         return Work(self._slots.row(session), stream.split, position, values, wants_logits)
 
-    def complete(self, batch: Batch, sessions: Sequence[str], logits: Float32Array) -> list[Event]:
+    def complete(self, batch: Batch, sessions: Sequence[str], logits: Float32Array, *, now_ms: float) -> list[Event]:
         """Take the results of a batch, as the engine gave them: tokens drawn and turns ended."""
+        if batch.decode and not batch.prefill:
+            took = now_ms - self._tick_began_ms
+            self._tick_ms += _GAIN * (took - self._tick_ms) if self._tick_ms else took
         drawing: list[tuple[str, Generation]] = []
         rows: list[int] = []
         wanted = 0
@@ -192,6 +231,7 @@ class Scheduler:
             stream.length = work.position + work.tokens
             if work.wants_logits:
                 if stream.generation is not None:
+                    stream.drawn_ms = now_ms
                     drawing.append((session, stream.generation))
                     rows.append(wanted)
                 wanted += 1

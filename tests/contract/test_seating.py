@@ -81,7 +81,7 @@ class Talk:
         self.moved_beside_others += len(seating.moves) * (len(sessions) > 1)
         if not sessions:
             return
-        for event in self.scheduler.complete(batch, sessions, self.engine.run(batch)):
+        for event in self.scheduler.complete(batch, sessions, self.engine.run(batch), now_ms=0.0):
             number = int(event.session)
             if isinstance(event, TokenDrawn):
                 self.tokens[number].append(event.token)

@@ -75,7 +75,7 @@ class Desk:
     def row(self, session: str) -> int:
         return self.scheduler._slots.row(session)
 
-    def tick(self) -> list[Event]:
+    def tick(self, took_ms: float = 0.0) -> list[Event]:
         events = self.scheduler.end_cancelled()
         seating, batch, sessions = self.scheduler.schedule(self.now_ms)
         self.seatings.append(seating)
@@ -83,7 +83,8 @@ class Desk:
         for row in seating.freed:
             self.engine.clear(row)
         if sessions:
-            events += self.scheduler.complete(batch, sessions, self.engine.run(batch))
+            self.now_ms += took_ms
+            events += self.scheduler.complete(batch, sessions, self.engine.run(batch), now_ms=self.now_ms)
         return events
 
     @property

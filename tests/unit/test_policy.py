@@ -6,12 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splitllm.policy import (
+    COMPANY_LEAVES,
+    COMPANY_TICKS,
     PARKED_AT_ONCE,
     PIECE_ROWS,
     SILENT_TICKS,
     TURN_ENDED_TICKS,
     IdleSeat,
     WaitingPrompt,
+    company_ms,
     parked,
     share_prefill,
 )
@@ -90,3 +93,25 @@ def test_a_turn_that_ended_leaves_its_seat_long_before_one_whose_client_is_slow(
     assert parked([IdleSeat("slow", TURN_ENDED_TICKS, in_turn=True)]) == []
     assert parked([IdleSeat("over", TURN_ENDED_TICKS, in_turn=False)]) == ["over"]
     assert parked([IdleSeat("silent", SILENT_TICKS, in_turn=True)]) == ["silent"]
+
+
+times = st.floats(0, 1000)
+
+
+@given(st.lists(times, min_size=1, max_size=5), times, times, st.floats(0, 200))
+@settings(deadline=None)
+def test_nobody_waits_for_company_for_longer_than_a_part_of_a_tick_or_into_a_deadline(
+    due: list[float], since: float, waited: float, tick: float
+) -> None:
+    now = since + waited
+    wait = company_ms(due, since_ms=since, now_ms=now, tick_ms=tick)
+    assert wait >= 0
+    if wait:
+        assert waited + wait <= COMPANY_TICKS * tick + 1e-6
+        assert now + wait + COMPANY_LEAVES * tick <= min(due) + 1e-6
+
+
+def test_rows_wait_for_half_a_tick_where_their_deadlines_are_far() -> None:
+    assert company_ms([500.0, 900.0], since_ms=100.0, now_ms=104.0, tick_ms=20.0) == 6.0
+    assert company_ms([205.0, 900.0], since_ms=100.0, now_ms=104.0, tick_ms=20.0) == 1.0
+    assert company_ms([200.0, 900.0], since_ms=100.0, now_ms=104.0, tick_ms=20.0) == 0.0

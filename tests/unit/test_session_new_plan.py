@@ -219,7 +219,7 @@ class World:
             self.engine.clear(row)
         if not sessions:
             return
-        for event in self.scheduler.complete(batch, sessions, self.engine.run(batch)):
+        for event in self.scheduler.complete(batch, sessions, self.engine.run(batch), now_ms=0.0):
             if event.session != "s":
                 continue
             self.events.append(event)

@@ -79,6 +79,7 @@ class Simulation:
         self._number = itertools.count()
         self._commands: list[Callable[[float], None]] = []
         self._busy = False
+        self._wait = 0  # number of the last wait for company
         self._most = 0
         self.records: list[Record] = []
 
@@ -247,6 +248,11 @@ class Simulation:
         begun = now
         for command in asked:
             command(now)
+        company_ms = self._scheduler.company_ms(now)
+        if company_ms > 0:
+            self._busy, self._wait = False, self._wait + 1
+            self._at(now + company_ms, lambda at, wait=self._wait: self._end_wait(wait, at))  # type: ignore[misc]
+            return
         seating, batch, names = self._scheduler.schedule(now)
         now += self.engine.move(seating.moves) + sum(map(self.engine.clear, seating.freed))
         if not names:
@@ -258,8 +264,14 @@ class Simulation:
         took, logits = self.engine.run(batch)
         self._at(now + took, lambda at: self._complete(batch, names, logits, at))
 
+    def _end_wait(self, wait: int, now: float) -> None:
+        """Time is up for company, unless commands have come since."""
+        if wait == self._wait and not self._busy:
+            self._busy = True
+            self._tick(now)
+
     def _complete(self, batch: Batch, names: list[str], logits: Float32Array, now: float) -> None:
-        for event in self._scheduler.complete(batch, names, logits):
+        for event in self._scheduler.complete(batch, names, logits, now_ms=now):
             self._deliver(event, now)
         self._tick(now)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from splitllm import policy as scheduler_policy
 from splitllm.bench.capacity import is_good, percentile
 from splitllm.bench.population import KINDS, WEB_WIDE, population
 from splitllm.bench.simulator import simulate
@@ -210,6 +211,16 @@ def test_plans_that_claim_to_hold_are_predicted_to_hold() -> None:
             if record.feasible:
                 assert record.predicted_tpot_ms <= SLA.tpot_ms * (1 + 1e-9)
                 assert record.predicted_ttft_ms <= SLA.ttft_ms * (1 + 1e-9)
+
+
+def test_rows_that_wait_for_company_share_ticks_and_save_the_server_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    people = population(4, seconds=20, seed=5, blocks=BLOCKS)
+    waiting = run(people, "dp")
+    monkeypatch.setattr(scheduler_policy, "COMPANY_TICKS", 0.0)
+    at_once = run(people, "dp")
+    assert waiting.spent.rows == at_once.spent.rows
+    assert waiting.spent.ticks < at_once.spent.ticks
+    assert waiting.spent.total_ms < at_once.spent.total_ms
 
 
 def test_clients_without_webgpu_run_nothing() -> None:
