@@ -139,6 +139,13 @@ def test_claims_without_figures_hold_too() -> None:
     assert all(case["worst_ms"] <= case["target_ms"] for case in PLANNER["cases"] if case["target_ms"])
 
 
+def test_the_time_of_a_whole_plan_is_the_one_measured() -> None:
+    whole = PLANNER["sessions"]
+    times = ", ".join(f"{name} {whole[key]:.1f}" for name, key in (("95 %", "p95_ms"), ("worst", "worst_ms")))
+    assert f"takes {whole['median_ms']:.1f} ms (median; {times}; target {whole['target_ms']:g})" in PROSE
+    assert f"of the {whole['plans']} timed" in PROSE
+
+
 def test_the_setup_in_the_prose_is_the_one_of_the_figures() -> None:
     setup = PAPER["setup"]
     for device in ("T4", "phone", "laptop", "desktop"):

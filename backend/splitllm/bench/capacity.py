@@ -79,11 +79,10 @@ def run_job(job: Job) -> dict[str, Any]:
         kinds=scenario.kinds,
         prompt_tokens=scenario.prompt_tokens,
     )
-    aim = Sla(scenario.sla.ttft_ms * scenario.headroom, scenario.sla.tpot_ms * scenario.headroom)
     outcome = simulate(
         server,
         people,
-        policy(job.policy, server, aim),
+        policy(job.policy, server, scenario.sla, scenario.headroom),
         sla=scenario.sla,
         max_sessions=scenario.max_sessions,
         kv_bytes=scenario.kv_bytes,

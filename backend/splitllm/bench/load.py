@@ -146,8 +146,8 @@ def _plan_of(split: int) -> SessionPlan:
 
 def choose_splits(server: ServerModel, people: Sequence[Conversation], name: str, test: LoadTest) -> dict[str, int]:
     """The split of each conversation's first turn, by simulating the policy; it is kept for the whole conversation."""
-    aim = Sla(test.sla.ttft_ms * test.headroom, test.sla.tpot_ms * test.headroom)
-    outcome = simulate(server, people, policy(name, server, aim), sla=test.sla, max_sessions=test.max_sessions)
+    chosen = policy(name, server, test.sla, test.headroom)
+    outcome = simulate(server, people, chosen, sla=test.sla, max_sessions=test.max_sessions)
     return {record.conversation: record.split for record in outcome.records if record.turn == 0}
 
 

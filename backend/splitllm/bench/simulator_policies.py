@@ -1,7 +1,8 @@
 """The ways of choosing splits that are held against each other: the product's planner, and baselines. Pure.
 
 `all-server` runs every block on the server. `greedy-prefix`, `greedy-ratio` and `dp` plan with the costs of a server
-that does nothing else. `dp-load` is `dp` that is told the batch that the session would join.
+that does nothing else. `dp-load` is what `splitllm serve` does: `dp` with costs in the batch that the session would
+join. All leave the same headroom for the ticks of others.
 
 Every policy's prediction comes from the same table of candidates, so that they differ in what they choose only.
 """
@@ -10,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Final
 
 from ..errors import UsageError
 from ..planner import marginal
+from ..planner.evaluate import evaluate
 from ..planner.exact import Tables
 from ..planner.greedy import greedy_prefix, greedy_ratio
 from ..planner.problem import Placement, Side
@@ -27,8 +30,11 @@ from .simulator_values import VALUE_BYTES, Policy, Situation
 
 @dataclass(frozen=True, slots=True)
 class _Base:
+    """headroom: share of the promise that plans may use, see `planner.marginal.headroom`."""
+
     server: ServerModel
     sla: Sla
+    headroom: float
 
     def _best(self, situation: Situation, *, split: int | None = None, loaded: bool = False) -> SessionPlan:
         """The planner's own choice, or what it says of `split`."""
@@ -46,6 +52,7 @@ class _Base:
             wire_bytes=VALUE_BYTES,
             block_bytes=None,
             requested=split,
+            headroom=self.headroom,
             load=situation.load if loaded else None,
             held=held,
         )
@@ -100,7 +107,7 @@ class Greedy(_Base):
         if not situation.client.ready:
             return alone
         spec, rows = self.server.spec, situation.prompt_tokens
-        session = Session.of(spec, _report(situation), self.sla, rows, None)
+        session = replace(Session.of(spec, _report(situation), self.sla, rows, None), headroom=self.headroom)
         costs = marginal.SessionCosts.of(
             self.server.profile,
             marginal.Load.idle(spec.blocks),
@@ -111,10 +118,10 @@ class Greedy(_Base):
         problem = split_problem(
             spec, session, costs, situation.link, rows=rows, tokens=EXPECTED_ANSWER_TOKENS, wire_bytes=VALUE_BYTES
         )
-        placement = self.rule(Tables.of(problem))
+        tables = Tables.of(problem)
+        placement = self.rule(tables)
         split = sum(side is Side.CLIENT for side in placement) - EMBED
-        chosen = self._best(situation, split=split) if split > 0 else alone
-        return chosen if chosen.feasible else alone
+        return self._best(situation, split=split) if split > 0 and evaluate(tables, placement).feasible else alone
 
 
 def fixed(splits: Mapping[str, int], server: ServerModel, sla: Sla) -> Policy:
@@ -124,21 +131,21 @@ def fixed(splits: Mapping[str, int], server: ServerModel, sla: Sla) -> Policy:
         def plan(self, situation: Situation) -> SessionPlan:
             return self._best(replace(situation), split=splits[situation.client.kind])
 
-    return Fixed(server, sla)
+    return Fixed(server, sla, 1.0)
 
 
-POLICIES: Final[Mapping[str, Callable[[ServerModel, Sla], Policy]]] = MappingProxyType(
+POLICIES: Final[Mapping[str, Callable[[ServerModel, Sla, float], Policy]]] = MappingProxyType(
     {
         "all-server": AllServer,
-        "greedy-prefix": lambda server, sla: Greedy(server, sla, greedy_prefix),
-        "greedy-ratio": lambda server, sla: Greedy(server, sla, greedy_ratio),
+        "greedy-prefix": partial(Greedy, rule=greedy_prefix),
+        "greedy-ratio": partial(Greedy, rule=greedy_ratio),
         "dp": Exact,
         "dp-load": ExactUnderLoad,
     }
 )
 
 
-def policy(name: str, server: ServerModel, sla: Sla) -> Policy:
+def policy(name: str, server: ServerModel, sla: Sla, headroom: float) -> Policy:
     """The policy of that name.
 
     Raises:
@@ -146,4 +153,4 @@ def policy(name: str, server: ServerModel, sla: Sla) -> Policy:
     """
     if name not in POLICIES:
         raise UsageError(f"there is no policy {name[:40]!r}: choose one of {', '.join(POLICIES)}")
-    return POLICIES[name](server, sla)
+    return POLICIES[name](server, sla, headroom)

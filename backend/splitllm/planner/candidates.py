@@ -73,7 +73,8 @@ class Candidates(Sequence[Candidate]):
     def of(cls, cuts: CutTable, session: Session, *, alone: bool) -> Candidates:
         """All splits of a session by the cuts of its problem; `alone`: split 0 only, as the client can run no block.
 
-        Split 0 is the cut before all stages, but for the link that its decode does not pay: tokens stream.
+        Split 0 is the cut before all stages, but for the link that its decode does not pay, as tokens stream, and for
+        the headroom, as it waits for nothing but the ticks that the headroom is kept for.
         """
         tables = cuts.tables
         prefill, decode = tables.latency
@@ -91,13 +92,26 @@ class Candidates(Sequence[Candidate]):
             tpot_ms,
             weighted_ms,
             tables.cost.values(_by_split(cuts.cost, alone=alone)),
-            prefill.exceeded(ttft),
-            decode.exceeded(tpot),
+            [ttft_ms[0] > session.ttft_ms * _TOLERANCE, *prefill.exceeded(ttft[1:])],
+            [tpot_ms[0] > session.tpot_ms * _TOLERANCE, *decode.exceeded(tpot[1:])],
             tables.memory.exceeded(_by_split(cuts.memory, alone=alone)),
         )
 
-    def changing(self, change: Change) -> Candidates:
+    def without_headroom(self) -> Candidates:
+        """The same where every split may use the whole promise."""
+        session = replace(self.session, headroom=1.0)
+        return replace(
+            self,
+            session=session,
+            cuts=None,
+            ttft_late=[ms > session.ttft_ms * _TOLERANCE for ms in self.ttft_ms],
+            tpot_late=[ms > session.tpot_ms * _TOLERANCE for ms in self.tpot_ms],
+        )
+
+    def changing(self, change: Change | None) -> Candidates:
         """The same where another split than `change.split` takes and costs something; limits are judged anew."""
+        if change is None:
+            return self
         session, held = self.session, change.split
         blocks, count = session.blocks, len(self)
         rerun = [(blocks - split) * change.server_ms if split < held else 0.0 for split in range(count)]
@@ -108,7 +122,10 @@ class Candidates(Sequence[Candidate]):
         if held < count:
             takes[held] = 0.0
         ttft_ms = [one + more for one, more in zip(self.ttft_ms, takes, strict=True)]
-        limits = [_TOLERANCE * (change.margin if split > held else 1.0) for split in range(count)]
+        limits = [
+            _TOLERANCE * (session.headroom if split else 1.0) * (change.margin if split > held else 1.0)
+            for split in range(count)
+        ]
 
         def late(times: list[float], promised: float, before: list[bool]) -> list[bool]:
             judged = [was or ms > promised * limit for was, ms, limit in zip(before, times, limits, strict=True)]

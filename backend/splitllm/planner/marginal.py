@@ -10,9 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Final
 
 from ..types import PREFILL_CHUNK
 from .profile import EngineProfile
+
+#: The largest share of the promise that is kept for others; from 0.1 to 0.4 `splitllm bench capacity` differs little.
+_MOST_KEPT: Final = 0.3
+_TYPICAL_CONTEXT: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +84,9 @@ class SessionCosts:
         """The costs of a prompt of `prompt_tokens` behind `history` positions, and of an answer to it."""
         context = history + prompt_tokens + answer_tokens / 2
         distinct = sorted(set(load.rows))
-        cost = {rows: profile.marginal_decode_ms(rows, context, load.context) for rows in distinct}
         others = {rows: profile.decode_ms(rows, load.context) for rows in distinct}
+        joined = {rows: profile.joined_decode_ms(rows, context, load.context) for rows in distinct}
+        cost = {rows: max(0.0, joined[rows] - others[rows]) for rows in distinct}
         others_ms = tuple(others[rows] for rows in load.rows)
         tick = sum(others_ms) + profile.head_ms(load.head_rows) + load.prefill_ms
         chunks = -(-prompt_tokens // PREFILL_CHUNK)
@@ -110,6 +116,18 @@ class SessionCosts:
         ]
         total[0] += self.embed_ms * (1 + answer_tokens)
         return total
+
+
+def headroom(profile: EngineProfile, blocks: int, sessions: int, tpot_ms: float) -> float:
+    """The share of the promise that a split of 1 or more may use, on a server that takes so many `sessions`.
+
+    Its row waits for half a tick of others and then runs with them, so a tick and a half of a full server is kept for
+    them; but at most `_MOST_KEPT`, as a server that is late for more has more sessions than it can serve. The present
+    load is no better guide: planned by it, clients are given fewer blocks when ticks grow, and ticks grow by that
+    (docs/decisions/planner-headroom.md).
+    """
+    full = blocks * profile.decode_ms(sessions, _TYPICAL_CONTEXT) + profile.head_ms(sessions)
+    return 1 - min(_MOST_KEPT, 1.5 * full / tpot_ms) if tpot_ms > 0 else 1.0
 
 
 def kv_price(kv_bytes: float, held_ms: float, *, limit_bytes: float, others_bytes: float) -> float:

@@ -162,8 +162,12 @@ class EngineProfile:
         `context` is the joining session's, `others_context` the others' mean (None: the same).
         """
         others = context if others_context is None else others_context
-        mean = (rows * others + context) / (rows + 1) if rows > 0 else context
-        return max(0.0, self.decode_ms(rows + 1, mean) - self.decode_ms(rows, others))
+        return max(0.0, self.joined_decode_ms(rows, context, others) - self.decode_ms(rows, others))
+
+    def joined_decode_ms(self, rows: float, context: float, others_context: float) -> float:
+        """What one block takes when a session has joined a batch of `rows` others."""
+        mean = (rows * others_context + context) / (rows + 1) if rows > 0 else context
+        return self.decode_ms(rows + 1, mean)
 
     def marginal_head_ms(self, rows: float) -> float:
         """The same for the head."""

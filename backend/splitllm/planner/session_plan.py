@@ -32,7 +32,7 @@ from .one_cut import CutTable
 from .problem import Problem
 from .profile import EngineProfile
 from .session_problem import Session, split_problem
-from .session_reason import chosen_reason, forced_reason, relief_reason
+from .session_reason import chosen_reason, forced_reason
 
 #: Tokens an answer is expected to have; the weight of the decode phase in a session's plan.
 EXPECTED_ANSWER_TOKENS: Final = 200
@@ -73,6 +73,7 @@ def plan_session(
     wire_bytes: int,
     block_bytes: int | None,
     requested: int | None,
+    headroom: float | None = None,
     load: Load | None = None,
     held: Held | None = None,
     kv_memory: KvMemory | None = None,
@@ -83,16 +84,17 @@ def plan_session(
     or 4 per activation, `block_bytes` the client's memory for one block's weights (None: unknown, then memory limits
     nothing), `requested` a split that the client insists on. `engine` is what was measured of the server; plain
     `BlockTimes` stand for an engine whose rows all cost alike. `load` is the batch that the session joins (None:
-    nobody), `held` what it has computed already (None: nothing), `kv_memory` what its keys and values compete for
-    (None: nothing).
+    nobody): costs are what the session adds to it. `headroom` is the share of the promise that a split of 1 or more may
+    use if it were alone; the rest is for ticks of others (`marginal.headroom`). None: latencies are those of the batch,
+    and may use all of it. `held` is what has been computed already (None: nothing), `kv_memory` what the session's keys
+    and values compete for (None: nothing).
 
     `details["candidates"]` has one list per column: `split`, `ttft_ms`, `tpot_ms`, `server_ms`, `cost_ms`,
     `rejected_by` (None or the name of what forbids the split). `details["server_ms_alone"]` is that of split 0.
 
-    If no split meets the SLA, the plan is the one of least weighted latency among those the client can run
-    (a tie goes to the smaller split), with `feasible` false. But if that is only so because of `load`, the fastest
-    would add to it: then it is the split that would be chosen without load, so that those who can carry more relieve
-    the server.
+    If no split meets the SLA with headroom, one that meets it without is taken; if there is none either, the plan is
+    the one of least weighted latency among those the client can run (a tie goes to the smaller split), with `feasible`
+    false.
 
     Raises:
         TurnError: `requested` is not a split of this model, or more than the blocks that the client holds
@@ -101,40 +103,35 @@ def plan_session(
     """
     rows, tokens = max(prompt_tokens, 1), max(expected_tokens, 1)
     session = Session.of(spec, report, sla, rows, block_bytes)
-    if requested is not None:
+    if requested is None:
+        session = replace(session, headroom=1.0 if headroom is None else headroom)
+    else:
         _check_requested(requested, session)
+    load = Load.idle(spec.blocks) if load is None else load
     costs = _costs(spec, engine, rows=rows, tokens=tokens, load=load, held=held, kv_memory=kv_memory)
+    if headroom is not None and load.head_rows > 0:
+        joined, idle = costs, Load.idle(spec.blocks)
+        costs = _costs(spec, engine, rows=rows, tokens=tokens, load=idle, held=held, kv_memory=kv_memory)
+        costs = replace(costs, step_cost_ms=joined.step_cost_ms, head_cost_ms=joined.head_cost_ms)
     problem = split_problem(spec, session, costs, link, rows=rows, tokens=tokens, wire_bytes=wire_bytes)
     able = session.willing > 0 and session.backend and session.measured
     alone = session.ready == 0 or not (requested is not None or able)
-    candidates = Candidates.of(CutTable.of(Tables.of(problem)), session, alone=alone)
+    tabled = Candidates.of(CutTable.of(Tables.of(problem)), session, alone=alone)
+    change = None
     if held is not None and (held.positions > 0 or held.margin != 1):
-        candidates = candidates.changing(_change(engine, session, costs, problem, rows, held))
+        change = _change(engine, session, costs, problem, rows, held)
+    candidates = tabled.changing(change)
     best = candidates.best()
+    if not best.keeps_promise and session.headroom < 1:
+        candidates = tabled.without_headroom().changing(change)
+        best = candidates.best()
     server_ms = costs.server_ms(tokens)
 
-    if requested is None and not best.keeps_promise and load is not None and load.head_rows > 0:
-        calm = plan_session(
-            spec,
-            report,
-            engine,
-            link,
-            sla,
-            prompt_tokens=prompt_tokens,
-            expected_tokens=expected_tokens,
-            wire_bytes=wire_bytes,
-            block_bytes=block_bytes,
-            requested=None,
-            held=held,
-        )
-        if calm.feasible and calm.split > best.split:
-            chosen = candidates[calm.split]
-            return _plan(candidates, chosen, calm.bound, relief_reason(chosen, session), server_ms)
     if requested is not None:
         chosen = candidates[requested]
         return _plan(candidates, chosen, "forced", forced_reason(chosen, session), server_ms)
     bound = _bound(candidates, best, session)
-    return _plan(candidates, best, bound, chosen_reason(candidates, best, bound, session), server_ms)
+    return _plan(candidates, best, bound, chosen_reason(candidates, best, bound, candidates.session), server_ms)
 
 
 def _change(
@@ -161,7 +158,7 @@ def _costs(
     *,
     rows: int,
     tokens: int,
-    load: Load | None,
+    load: Load,
     held: Held | None,
     kv_memory: KvMemory | None,
 ) -> SessionCosts:
@@ -171,7 +168,7 @@ def _costs(
     rows, tokens = min(rows, _LONGEST_CONTEXT), min(tokens, _LONGEST_CONTEXT)
     costs = SessionCosts.of(
         profile,
-        Load.idle(spec.blocks) if load is None else load,
+        load,
         prompt_tokens=rows,
         answer_tokens=tokens,
         history=0 if held is None else held.positions,

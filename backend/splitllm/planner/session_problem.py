@@ -32,7 +32,8 @@ class Session:
 
     `client_prefill_ms` is one block's time for the whole prompt; it and `client_decode_ms` are None where the client
     has not measured. `ready` counts the blocks that the client holds, `willing` those that the person lets it run,
-    `memory` is in bytes (None: no limit known). `place` is what a person calls the client.
+    `memory` is in bytes (None: no limit known). `place` is what a person calls the client. `ttft_ms` and `tpot_ms` are
+    promised; a split of 1 or more may use the share `headroom` of them.
     """
 
     blocks: int
@@ -46,6 +47,7 @@ class Session:
     block_bytes: int
     ttft_ms: float
     tpot_ms: float
+    headroom: float = 1.0
 
     @property
     def measured(self) -> bool:
@@ -117,7 +119,7 @@ def split_problem(
     prefill = Phase(
         name="prefill",
         weight=1,
-        latency_limit_ms=None if math.isinf(session.ttft_ms) else session.ttft_ms,
+        latency_limit_ms=None if math.isinf(session.ttft_ms) else session.ttft_ms * session.headroom,
         client_ms=(0.0, *(session.client_prefill_ms or 0.0,) * count, 0.0),
         server_ms=(costs.embed_ms, *(prompt,) * count, costs.prompt_head_ms),
         server_cost=(costs.embed_ms, *(min(prompt + costs.kv_ms, _MOST_MS),) * count, costs.prompt_head_ms),
@@ -128,7 +130,7 @@ def split_problem(
     decode = Phase(
         name="decode",
         weight=tokens,
-        latency_limit_ms=None if math.isinf(session.tpot_ms) else session.tpot_ms,
+        latency_limit_ms=None if math.isinf(session.tpot_ms) else session.tpot_ms * session.headroom,
         client_ms=(0.0, *(client_step + others for others in costs.others_ms), 0.0),
         server_ms=(costs.embed_ms, *_times(costs.tick_ms), costs.tick_head_ms + costs.others_prefill_ms),
         server_cost=(costs.embed_ms, *_times(costs.step_cost_ms), costs.head_cost_ms),

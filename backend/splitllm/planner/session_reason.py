@@ -46,12 +46,6 @@ def forced_reason(chosen: Candidate, session: Session) -> str:
     return reason + "."
 
 
-def relief_reason(chosen: Candidate, session: Session) -> str:
-    """Why a split that breaks the promise now is better than the fastest one."""
-    where = _where(chosen.split, session)
-    return f"The server is busy. {where}, to relieve it: for now {_broken_promises(chosen, session)}."
-
-
 def _where(split: int, session: Session) -> str:
     of = "the only block" if session.blocks == 1 else f"all {session.blocks} blocks"
     run = "runs" if session.blocks == 1 or split == 1 else "run"
@@ -84,8 +78,8 @@ def _excess(more: Candidate, bound: str, session: Session) -> str:
     takes = more.tpot_ms if bound == "tpot" else more.ttft_ms
     promised = session.tpot_ms if bound == "tpot" else session.ttft_ms
     subject = "each token" if bound == "tpot" else "the first token"
-    if takes <= promised:  # rejected all the same: this session has broken its promise before, and keeps a margin
-        return f"make {subject} take {milliseconds(takes)}, too near the promised {milliseconds(promised)} for now"
+    if takes <= promised:  # rejected all the same: some of it is kept for others, more where it was broken before
+        return f"make {subject} take {milliseconds(takes)}, too near the promised {milliseconds(promised)}"
     value, limit = _latency(more, bound, session)
     return f"make {subject} take {value}, over the promised {limit}"
 

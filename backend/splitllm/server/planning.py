@@ -9,7 +9,7 @@ from ..bundle import Bundle
 from ..engines.slowdown import Slowdown
 from ..errors import BundleError, CapacityError, TurnError
 from ..kv_budget import KvBudget
-from ..planner.marginal import Load, SessionCosts
+from ..planner.marginal import Load, SessionCosts, headroom
 from ..planner.profile import EngineProfile
 from ..planner.session_plan import EXPECTED_ANSWER_TOKENS, Held, KvMemory, plan_session
 from ..protocol import OpenRequest
@@ -88,10 +88,11 @@ class Admission:
         if said.blocks_ready > spec.blocks:
             raise TurnError(f"The model has {spec.blocks} blocks, not {said.blocks_ready}.", code="split_unavailable")
         expected = request.expected_prompt_tokens if prompt_tokens is None else prompt_tokens
+        profile = self.slowdown.profile
         return plan_session(
             spec,
             said if report is None else report,
-            self.slowdown.profile,
+            profile,
             link,
             config.sla,
             prompt_tokens=min(expected, spec.max_context),
@@ -99,6 +100,7 @@ class Admission:
             wire_bytes=4 if request.wire == "float32" else 2,
             block_bytes=block_bytes,
             requested=request.split,
+            headroom=headroom(profile, spec.blocks, config.max_sessions, config.sla.tpot_ms),
             load=self.load(session),
             held=held,
             kv_memory=KvMemory(

@@ -47,7 +47,7 @@ def at_split(split: int, model: ServerModel) -> Policy:
 
 
 def run(people: list[Conversation], name: str = "dp", *, sessions: int = 64, kv: int | None = None) -> Outcome:
-    return simulate(server(), people, policy(name, server(), SLA), sla=SLA, max_sessions=sessions, kv_bytes=kv)
+    return simulate(server(), people, policy(name, server(), SLA, 1.0), sla=SLA, max_sessions=sessions, kv_bytes=kv)
 
 
 @pytest.mark.parametrize("split", range(BLOCKS + 1))
@@ -264,6 +264,6 @@ def test_a_damaged_profile_is_refused_with_the_command_that_mends_it(change: dic
 
 def test_unknown_policies_and_rates_are_refused() -> None:
     with pytest.raises(UsageError, match="choose one of"):
-        policy("best", server(), SLA)
+        policy("best", server(), SLA, 1.0)
     with pytest.raises(UsageError, match="above 0"):
         population(0, seconds=1, seed=1, blocks=4)
