@@ -36,6 +36,8 @@ def test_the_wheel_holds_page_runtime_demo_and_types(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     for needed in (
         "splitllm/_page/index.html",
+        "splitllm/_page/engine/v1.js",
+        "splitllm/_page/engine/v1.d.ts",
         "splitllm/_demo/tiny-chat/manifest.json",
         "splitllm/_schemas/messages.schema.json",
         "splitllm/py.typed",
