@@ -112,6 +112,24 @@ async def _flood(deaf: Peer) -> None:
             await deaf.say(AGAIN)
 
 
+async def test_a_peer_that_is_gone_before_its_upgrade_writes_nothing_into_the_log(
+    bundle: Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(bundle) as (url, server):
+        host, port = url.removeprefix("http://").split(":")
+        with sockets.create_connection((host, int(port))) as peer_socket:
+            upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13"
+            key = f"Sec-WebSocket-Key: {'A' * 22}=="
+            peer_socket.send(f"GET /v1/session HTTP/1.1\r\nHost: {host}:{port}\r\n{upgrade}\r\n{key}\r\n\r\n".encode())
+            # To close is then to reset, behind the request.
+            peer_socket.setsockopt(sockets.SOL_SOCKET, sockets.SO_LINGER, struct.pack("ii", 1, 0))
+        async with aiohttp.ClientSession() as http, http.get(f"{url}/health") as response:
+            assert response.status == 200
+        await asyncio.sleep(0.1)  # nobody tells that nothing was written
+        assert not server.connections
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 def test_ctrl_c_at_the_prompt_of_chat_ends_it(server: ServerProcess, cache: Path) -> None:
     """On a terminal of its own, as a person has it; the reading thread must not keep the process alive."""
     ours, theirs = pty.openpty()

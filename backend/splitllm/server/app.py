@@ -118,7 +118,10 @@ class Server:
             autoping=False,
             timeout=5.0,
         )
-        await socket.prepare(request)
+        try:
+            await socket.prepare(request)
+        except ConnectionResetError:  # gone already; aiohttp would write a traceback into the log for each
+            return web.Response()
         connection = Connection(
             socket,
             services=self.services,
