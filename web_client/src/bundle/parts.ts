@@ -1,5 +1,5 @@
 /** Which variant to run, and the parts of the bundle that a block needs. */
-import type { Backend, Variant } from '../api';
+import type { Variant } from '../api';
 import { BundleError } from '../protocol/errors';
 import type { Manifest } from './manifest.generated';
 
@@ -23,17 +23,24 @@ export interface BlockParts {
 const EXACT_BYTES = 64 * 2 ** 20;
 
 /**
- * `auto` is float32 while the blocks are small, because 4-bit weights cost a tiny model more of its wits than they save anybody
- * in bytes; beyond that int4, which decodes faster as well.
+ * Variants in the order in which they are worth trying. `auto` is float32 while the blocks are small, because 4-bit weights cost a
+ * tiny model more of its wits than they save anybody in bytes; beyond that 4 bits, which decode faster as well, with activations in
+ * float16 first where the bundle has them. What computes in float16 is followed by its like in float32. Throws `variant_unavailable`.
  */
-export function chooseVariant(manifest: Manifest, asked: Variant | 'auto', backend: Backend, shaderF16: boolean): Variant {
-  const variant = asked !== 'auto' ? asked : blockBytes(manifest, 'float32').reduce((sum, bytes) => sum + bytes, 0) > EXACT_BYTES && has(manifest, 'int4') ? 'int4' : 'float32';
-  if (!has(manifest, variant)) throw unavailable(`The bundle has no ${variant} blocks; choose ${variantsOf(manifest).join(' or ')}.`);
-  const activations = manifest.blocks[0]?.[variant]?.activations;
-  if (activations === 'float16' && !(backend === 'webgpu' && shaderF16)) {
-    throw unavailable(`${variant} blocks compute in float16, which this browser cannot do here; choose float32 or int4.`);
+export function variantsToTry(manifest: Manifest, asked: Variant | 'auto'): Variant[] {
+  if (asked === 'auto') {
+    const large = blockBytes(manifest, 'float32').reduce((sum, bytes) => sum + bytes, 0) > EXACT_BYTES;
+    const wanted = large ? (['int4f16', 'int4'] as const).filter((variant) => has(manifest, variant)) : [];
+    return wanted.includes('int4') ? wanted : [...wanted, 'float32'];
   }
-  return variant;
+  if (!has(manifest, asked)) throw unavailable(`The bundle has no ${asked} blocks; choose ${variantsOf(manifest).join(' or ')}.`);
+  if (activationsOf(manifest, asked) === 'float32') return [asked];
+  return [asked, asked === 'int4f16' && has(manifest, 'int4') ? 'int4' : 'float32'];
+}
+
+/** What the blocks of a variant compute in. */
+export function activationsOf(manifest: Manifest, variant: Variant): Activations {
+  return blockParts(manifest, 0, variant).activations;
 }
 
 /** Bytes of each block, graph and weights. */

@@ -39,6 +39,8 @@ export class Engine {
   /** The bundle and what of it runs here; null until the manifest is here, and while the server gets another bundle. */
   private ladder: Ladder | null = null;
   private link: ServerLink | null = null;
+  /** The blocks that the last work ran on. */
+  private used: LocalModel | null = null;
   /** Ends when the blocks of former bundles are gone. */
   private growth: Promise<void> = Promise.resolve();
   private wire: Wire;
@@ -313,7 +315,8 @@ export class Engine {
         // Who has stopped waits for nothing: the next question connects.
         if (lost && this.stopRequested.has(ask)) return 'cancelled';
         if (lost) losses = answer.ids.length > known ? 1 : losses + 1;
-        else faults += 1;
+        // Each step down the ladder is worth another attempt, and there are few of them.
+        else if (!(isOfBlocks(error) && this.local !== null)) faults += 1;
         if (losses > MOST_LOSSES || faults > 1) throw error;
         await this.recover(error, ask);
       }
@@ -360,6 +363,7 @@ export class Engine {
   private async compute(work: Work): ReturnType<LocalModel['run']> {
     const { local } = this;
     if (local === null) throw new RuntimeError('run_failed', 'The blocks here are gone; the server takes over.');
+    this.used = local;
     return local.run(work.split, work.ids, work.span.start);
   }
 
@@ -374,8 +378,8 @@ export class Engine {
       this.tell.notice('wire_widened', 'The hidden states of this model do not fit float16, so they now travel as float32.');
       this.link.close();
       await this.connect();
-    } else if (error instanceof RuntimeError || (error instanceof SessionError && error.code === 'not_finite')) {
-      this.ladder?.stepDown(error);
+    } else if (isOfBlocks(error)) {
+      if (this.used !== null) this.ladder?.stepDown(this.used, error);
       await this.replan();
     } else {
       throw error;
@@ -408,4 +412,9 @@ export class Engine {
   private setPhase(phase: Phase): void {
     this.tell.phase(phase, this.local?.blocks.ready ?? 0);
   }
+}
+
+/** Whether the blocks here are to blame, so that the answer goes on without them. */
+function isOfBlocks(error: unknown): error is SplitLLMError {
+  return error instanceof RuntimeError || (error instanceof SessionError && error.code === 'not_finite');
 }

@@ -1,17 +1,22 @@
 /** Blocks arrive one after the other, in the background of a chat that already works. */
-import type { Backend, Phase, Variant } from '../api';
+import type { EngineOptions, Phase } from '../api';
 import { RuntimeError } from '../protocol/errors';
 import type { Downloads } from './downloads';
 import { LocalModel } from './local';
 import { blocksThatFit, memoryBytes } from './memory';
 import type { Model } from './model';
+import { ruledOut, rungsOf } from './rungs';
+import type { Failure, Rung } from './rungs';
 
 export interface Wanted {
-  /** Backends in the order in which they are tried. */
-  readonly backends: readonly Exclude<Backend, 'none'>[];
-  readonly variant: Variant | 'auto';
+  readonly backend: EngineOptions['backend'];
+  readonly variant: EngineOptions['variant'];
+  /** What failed here before; what fails now is added. */
+  readonly failures: Failure[];
   /** How many blocks, or null for as many as the planner can use and the memory holds. */
   readonly blocks: number | null;
+  /** Whether it may wait: for a pause to end, or for a network to come back. */
+  readonly patient: boolean;
   readonly downloads: Downloads;
 }
 
@@ -31,18 +36,21 @@ export interface GrowthHost {
 const PLANS_ON_THE_WAY = 4;
 
 export async function grow(model: Model, wanted: Wanted, host: GrowthHost): Promise<void> {
-  for (const backend of wanted.backends) {
+  const { failures } = wanted;
+  for (const rung of rungsOf(model.manifest, wanted.backend, wanted.variant)) {
+    if (ruledOut(rung, failures)) continue;
     try {
-      await growOn(backend, model, wanted, host);
+      await growOn(rung, model, wanted, host);
       return;
     } catch (error) {
       if (!(error instanceof RuntimeError)) throw error;
+      failures.push({ ...rung, code: error.code });
       host.abandon(error);
     }
   }
 }
 
-async function growOn(backend: Exclude<Backend, 'none'>, model: Model, wanted: Wanted, host: GrowthHost): Promise<void> {
+async function growOn(rung: Rung, model: Model, wanted: Wanted, host: GrowthHost): Promise<void> {
   const { downloads } = wanted;
   let done = 0;
   let total = 0;
@@ -50,11 +58,10 @@ async function growOn(backend: Exclude<Backend, 'none'>, model: Model, wanted: W
   const progress = (phase: Phase): void => {
     host.progress(phase, done, total, ready);
   };
-  // A session that begins with these blocks waits for them, so it waits neither for a pause to end nor for a network to come back.
   const load = <T>(call: (signal: AbortSignal) => Promise<T>): Promise<T> =>
-    wanted.blocks === null ? downloads.patiently(call, () => { progress('paused'); }) : call(downloads.signal);
+    wanted.patient ? downloads.patiently(call, () => { progress('paused'); }) : call(downloads.signal);
 
-  const local = await load((signal) => LocalModel.start(model, backend, wanted.variant, signal));
+  const local = await load((signal) => LocalModel.start(model, rung, signal));
   host.adopt(local);
   const target = Math.min(wanted.blocks ?? blocksThatFit(local.sizes, memoryBytes()), local.sizes.length);
   total = local.sizes.slice(0, target).reduce((sum, size) => sum + size, 0);

@@ -3,16 +3,18 @@
  * One for each bundle.
  */
 import type { Backend, EngineOptions, Phase } from '../api';
-import { RuntimeError, SessionError } from '../protocol/errors';
+import { SessionError } from '../protocol/errors';
 import type { SplitLLMError } from '../protocol/errors';
 import type { Plan, Report, Split } from '../protocol/messages.generated';
 import type { Announcer } from './announcer';
 import { Downloads } from './downloads';
 import { grow } from './growth';
-import type { GrowthHost, Wanted } from './growth';
+import type { GrowthHost } from './growth';
 import type { LocalModel } from './local';
 import { PREFILL_ROWS } from './measure';
 import type { Model } from './model';
+import { deviceLost } from './ort';
+import type { Failure } from './rungs';
 import { downloadSentence, freeBytes } from './storage';
 
 export interface LadderHost {
@@ -37,6 +39,8 @@ export class Ladder {
   private prospect: Backend;
   private closed = false;
   private readonly downloads: Downloads;
+  /** Rungs that are not tried again. */
+  private readonly failures: Failure[] = [];
 
   /** `growth` ends when no blocks are being loaded any more: two growths would call one runtime. */
   constructor(
@@ -77,7 +81,7 @@ export class Ladder {
     if (this.forcedSplit === 0 || this.begun) return;
     this.begun = true;
     const host = this.growthHost(() => Promise.resolve(true));
-    await grow(this.model, { backends: this.backends, variant: this.options.variant, blocks: this.forcedSplit, downloads: this.downloads }, host).catch((error: unknown) => {
+    await this.grow(false, host).catch((error: unknown) => {
       this.host.tell.noticeError(error);
     });
     const ready = this.local?.blocks.ready ?? 0;
@@ -89,18 +93,19 @@ export class Ladder {
   /** Load in the background what the planner can use. Returns whether there was anything to begin. */
   begin(): boolean {
     if (this.options.split !== 'auto' || this.begun) return false;
-    this.growInBackground(this.backends);
+    this.growInBackground();
     return true;
   }
 
-  /** The blocks here cannot be used any more: go on without them, and with wasm where that may be. */
-  stepDown(error: SplitLLMError): void {
-    const { local } = this;
-    if (local === null || this.closed) return;
+  /** The blocks of `local` cannot be used any more: the server takes over, and what stands lower on the ladder is loaded meanwhile. */
+  stepDown(local: LocalModel, error: SplitLLMError): void {
+    // What stands lower may be here already.
+    if (this.local !== local || this.closed) return;
     this.local = null;
+    this.failures.push({ backend: local.backend, variant: local.variant, code: error.code });
     this.host.tell.noticeError(error);
     void local.close().catch(() => undefined);
-    if (local.backend === 'webgpu' && this.options.split === 'auto') this.growInBackground(['wasm']);
+    this.growInBackground();
   }
 
   /** Nothing is told any more, and no block runs. Resolves when no call into the runtime is left. */
@@ -118,36 +123,24 @@ export class Ladder {
     return this.options.split === 'auto' ? 0 : this.options.split;
   }
 
-  private get backends(): Wanted['backends'] {
-    switch (this.options.backend) {
-      case 'none':
-        return [];
-      case 'wasm':
-        return ['wasm'];
-      case 'webgpu':
-      case 'auto':
-        return ['webgpu', 'wasm'];
-    }
-  }
-
-  private growInBackground(backends: Wanted['backends']): void {
+  private growInBackground(): void {
     this.begun = true;
-    if (backends[0] === 'wasm') this.prospect = 'wasm';
-    if (backends.length === 0) {
+    if (this.options.backend === 'none') {
       this.host.settled();
       return;
     }
+    if (this.failures.length > 0) this.prospect = 'wasm';
     const host = this.growthHost(async (local) => {
       await this.host.replan();
       const split = this.host.plan?.split ?? 0;
-      return this.local === local && split >= local.blocks.ready;
+      return this.local === local && (this.forcedSplit > 0 || split >= local.blocks.ready);
     });
     this.growing = true;
     this.growth = this.growth
       .then(async () => {
         if (this.closed || this.local !== null) return;
         this.growing = true;
-        await grow(this.model, { backends, variant: this.options.variant, blocks: null, downloads: this.downloads }, host);
+        await this.grow(true, host);
       })
       .catch((error: unknown) => {
         if (!this.closed) this.host.tell.noticeError(error);
@@ -159,6 +152,13 @@ export class Ladder {
         if (this.local === null) void this.host.replan();
         this.host.settled();
       });
+  }
+
+  private grow(patient: boolean, host: GrowthHost): Promise<void> {
+    const { model, downloads, failures } = this;
+    const { backend, variant } = this.options;
+    const blocks = this.forcedSplit === 0 ? null : this.forcedSplit;
+    return grow(model, { backend, variant, failures, blocks, patient, downloads }, host);
   }
 
   /** Of a growth whose blocks the server may have no more when they arrive. */
@@ -184,13 +184,15 @@ export class Ladder {
         if (plan !== null) local.blocks.resize(plan.max_tokens);
         void local.gpu?.device.lost.then(() => {
           if (this.local !== local || this.growing || this.closed) return;
-          this.stepDown(new RuntimeError('device_lost', 'The graphics device went away; the server takes over.'));
+          this.stepDown(local, deviceLost());
           void this.host.replan();
         });
       },
       abandon: (error) => {
         if (this.closed) return;
-        tell.noticeError(error);
+        // Nobody asked for float16, so its lack is no news.
+        if (error.code === 'float16_unavailable' && this.options.variant === 'auto') tell.log.add(error.message);
+        else tell.noticeError(error);
         void this.local?.close().catch(() => undefined);
         this.local = null;
       },

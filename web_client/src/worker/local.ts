@@ -2,9 +2,9 @@
 import type { Backend, Variant } from '../api';
 import { EmbeddingTable } from '../bundle/embedding';
 import type { Received } from '../bundle/fetching';
-import { blockBytes, blockParts, chooseVariant } from '../bundle/parts';
+import { activationsOf, blockBytes, blockParts } from '../bundle/parts';
 import type { Activations, BlockParts, TensorPlace } from '../bundle/parts';
-import { BundleError } from '../protocol/errors';
+import { BundleError, RuntimeError } from '../protocol/errors';
 import type { Report } from '../protocol/messages.generated';
 import type { Hidden } from '../session/hidden';
 import { Blocks } from './blocks';
@@ -16,6 +16,7 @@ import { memoryBytes } from './memory';
 import type { Model } from './model';
 import { Runtime } from './ort';
 import type { Graph, Tensor } from './ort';
+import type { Rung } from './rungs';
 
 /** What is loaded of a block before it is compiled. */
 export interface BlockFiles {
@@ -38,15 +39,18 @@ export class LocalModel {
     private readonly embedding: EmbeddingTable,
   ) {}
 
-  /** `signal` ends downloads. Throws a `RuntimeError` when the backend is not to be had here. */
-  static async start(model: Model, backend: 'webgpu' | 'wasm', variant: Variant | 'auto', signal: AbortSignal): Promise<LocalModel> {
+  /** `signal` ends downloads. Throws a `RuntimeError` when this rung is not to be had here. */
+  static async start(model: Model, { backend, variant }: Rung, signal: AbortSignal): Promise<LocalModel> {
     const embedding = await EmbeddingTable.open(model.files, model.manifest, signal);
     const gpu = backend === 'webgpu' ? await openGpu() : null;
-    const chosen = chooseVariant(model.manifest, variant, backend, gpu?.shaderF16 ?? false);
+    const activations = activationsOf(model.manifest, variant);
+    if (activations === 'float16' && gpu?.shaderF16 !== true) {
+      gpu?.device.destroy();
+      throw new RuntimeError('float16_unavailable', 'The graphics here cannot compute in float16; the blocks run in float32.');
+    }
     const { hidden_size: hidden, kv_heads: kvHeads, head_dim: headDim } = model.manifest.model;
-    const activations = blockParts(model.manifest, 0, chosen).activations;
     const blocks = new Blocks(new Runtime(gpu, wasmThreads(backend)), { hidden, kvHeads, headDim, activations });
-    return new LocalModel(model, blocks, chosen, embedding);
+    return new LocalModel(model, blocks, variant, embedding);
   }
 
   get backend(): Exclude<Backend, 'none'> {

@@ -25,11 +25,15 @@ let last: Promise<unknown> = Promise.resolve();
 /** As much of a tensor as proves that somebody wrote it. */
 const PEEK_BYTES = 64;
 
+const NEWS_OF_LOSS_MS = 500;
+
 const BYTES: Readonly<Record<FloatType, number>> = { float32: 4, float16: 2 };
 
 export class Runtime {
   /** Rejects when the device goes away, which ONNX Runtime may answer by never finishing a call. */
   private readonly lost: Promise<never>;
+  /** Set when the device is gone, or could not do what ONNX Runtime told it, of which ONNX Runtime does not hear. */
+  private fault: RuntimeError | null = null;
 
   /** `threads` counts for wasm, and only for the first runtime of the worker. */
   constructor(
@@ -39,9 +43,13 @@ export class Runtime {
     ort.env.wasm.numThreads = threads;
     const lost = gpu?.device.lost ?? new Promise<never>(() => undefined);
     this.lost = lost.then(() => {
-      throw new RuntimeError('device_lost', 'The graphics device went away; the server takes over.');
+      throw (this.fault = deviceLost());
     });
     this.lost.catch(() => undefined);
+    // A buffer that is larger than the adapter's limits or the memory is one that holds nothing: blocks would compute nonsense with it.
+    gpu?.device.addEventListener('uncapturederror', ({ error }) => {
+      this.fault ??= error instanceof GPUOutOfMemoryError ? memoryFull() : new RuntimeError('device_failed', 'The graphics here cannot hold or run a block of this model; the server takes over.');
+    });
   }
 
   get backend(): 'webgpu' | 'wasm' {
@@ -127,17 +135,24 @@ export class Runtime {
     const { tensor } = this.buffer(device, type, dims); // WebGPU clears new buffers
     if ((await device.popErrorScope()) !== null) {
       tensor.dispose();
-      throw new RuntimeError('out_of_memory', 'The graphics memory is full; close other pages or choose a smaller split.');
+      throw memoryFull();
     }
     return tensor;
   }
 
   /** Call the runtime when nobody else does. */
   private alone<T>(code: string, what: string, call: () => Promise<T>): Promise<T> {
-    const mine = last.then(() => Promise.race([call(), this.lost]));
+    const mine = last.then(async () => {
+      const result = await Promise.race([call(), this.lost]);
+      if (this.fault !== null) throw this.fault;
+      return result;
+    });
     last = mine.catch(() => undefined);
-    return mine.catch((error: unknown) => {
+    return mine.catch(async (error: unknown) => {
       if (error instanceof RuntimeError) throw error;
+      // What calls say of a device that has just gone comes before the news of it, and says nothing to a person.
+      if (this.gpu !== null) await Promise.race([this.lost.catch(() => undefined), new Promise((resolve) => setTimeout(resolve, NEWS_OF_LOSS_MS))]);
+      if (this.fault !== null) throw this.fault;
       const reason = error instanceof Error ? error.message : String(error);
       throw new RuntimeError(code, `${what} (${reason.slice(0, 200)}); the server takes over.`);
     });
@@ -152,3 +167,7 @@ export class Runtime {
     return { tensor: ort.Tensor.fromGpuBuffer(buffer, { dataType: type, dims, dispose }), buffer };
   }
 }
+
+export const deviceLost = (): RuntimeError => new RuntimeError('device_lost', 'The graphics device went away; the server takes over.');
+
+const memoryFull = (): RuntimeError => new RuntimeError('out_of_memory', 'The graphics memory is full; the server takes over.');

@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 import type { Variant } from '../../src/api';
 import { chunkPlace } from '../../src/bundle/embedding';
 import type { Manifest } from '../../src/bundle/manifest';
-import { blockBytes, blockParts, chooseVariant } from '../../src/bundle/parts';
+import { blockBytes, blockParts, variantsToTry } from '../../src/bundle/parts';
 
 const MIB = 2 ** 20;
 
@@ -19,23 +19,24 @@ function manifestOf(megabytes: Partial<Record<Variant, number>>, blocks = 2): Ma
     ) as unknown as Manifest['blocks'][number];
   return {
     blocks: Array.from({ length: blocks }, (_, index) => variantsOf(index)),
-    constants: { cos: { float32: { file: 'rope', offset: 64, shape: [4, 2] } } },
+    constants: { cos: { float32: { file: 'rope', offset: 64, shape: [4, 2] }, float16: { file: 'rope16', offset: 0, shape: [4, 2] } } },
     files,
   } as unknown as Manifest;
 }
 
-test('a small model runs exactly, a large one in 4 bits', () => {
-  expect(chooseVariant(manifestOf({ float32: 32, int4: 4 }), 'auto', 'webgpu', false)).toBe('float32');
-  expect(chooseVariant(manifestOf({ float32: 33, int4: 4 }), 'auto', 'wasm', false)).toBe('int4');
-  expect(chooseVariant(manifestOf({ float32: 500 }), 'auto', 'wasm', false)).toBe('float32');
+test('a small model runs exactly, a large one in 4 bits, and in float16 first where the bundle has that', () => {
+  expect(variantsToTry(manifestOf({ float32: 32, int4: 4, int4f16: 4, float16: 16 }), 'auto')).toEqual(['float32']);
+  expect(variantsToTry(manifestOf({ float32: 33, int4: 4 }), 'auto')).toEqual(['int4']);
+  expect(variantsToTry(manifestOf({ float32: 33, int4: 4, int4f16: 4 }), 'auto')).toEqual(['int4f16', 'int4']);
+  expect(variantsToTry(manifestOf({ float32: 33, int4f16: 4 }), 'auto')).toEqual(['int4f16', 'float32']);
+  expect(variantsToTry(manifestOf({ float32: 500 }), 'auto')).toEqual(['float32']);
 });
 
-test('a variant that is not there, or cannot be computed here, is refused', () => {
-  const unavailable: unknown = expect.objectContaining({ code: 'variant_unavailable' });
-  expect(() => chooseVariant(manifestOf({ float32: 1 }), 'int4', 'webgpu', true)).toThrow(unavailable);
-  expect(() => chooseVariant(manifestOf({ float32: 1, float16: 1 }), 'float16', 'webgpu', false)).toThrow(unavailable);
-  expect(() => chooseVariant(manifestOf({ float32: 1, float16: 1 }), 'float16', 'wasm', true)).toThrow(unavailable);
-  expect(chooseVariant(manifestOf({ float32: 1, float16: 1 }), 'float16', 'webgpu', true)).toBe('float16');
+test('a variant that is asked for is followed by its like in float32, and refused when it is not there', () => {
+  expect(variantsToTry(manifestOf({ float32: 1, int8: 1 }), 'int8')).toEqual(['int8']);
+  expect(variantsToTry(manifestOf({ float32: 1, float16: 1, int4: 1 }), 'float16')).toEqual(['float16', 'float32']);
+  expect(variantsToTry(manifestOf({ float32: 1, int4: 1, int4f16: 1 }), 'int4f16')).toEqual(['int4f16', 'int4']);
+  expect(() => variantsToTry(manifestOf({ float32: 1 }), 'int4')).toThrow(expect.objectContaining({ code: 'variant_unavailable' }));
 });
 
 test('the parts of a block name its files and where its constants lie', () => {

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import type { EngineEvent, EngineOptions } from '../../src/api';
-import { ConnectionError, SessionError } from '../../src/protocol/errors';
+import { ConnectionError, RuntimeError, SessionError } from '../../src/protocol/errors';
 import type { Plan } from '../../src/protocol/messages.generated';
 import { Engine } from '../../src/worker/engine';
 import type { GrowthHost } from '../../src/worker/growth';
@@ -14,11 +14,11 @@ const world = vi.hoisted(() => ({
   consistent: true,
   links: [] as { die: () => void; onClose: () => void; alive: boolean }[],
   grow: (_host: unknown): Promise<void> => Promise.resolve(),
-  turn: (_link: unknown): Promise<unknown> => Promise.resolve(null),
+  turn: (_link: unknown, _compute: (work: unknown) => Promise<unknown>): Promise<unknown> => Promise.resolve(null),
   openFails: null as Error | null,
 }));
 
-vi.mock('../../src/worker/ort', () => ({}));
+vi.mock('../../src/worker/ort', () => ({ deviceLost: () => new RuntimeError('device_lost', 'Gone.') }));
 vi.mock('../../src/worker/model', () => ({
   loadModel: () => {
     world.log.push(`load ${world.bundle}`);
@@ -34,9 +34,9 @@ vi.mock('../../src/worker/growth', () => ({
   },
 }));
 vi.mock('../../src/worker/turn', () => ({
-  runTurn: async (link: { session: { plan: Plan } }, request: { prompt: readonly number[] }) => {
+  runTurn: async (link: { session: { plan: Plan } }, request: { prompt: readonly number[] }, compute: (work: unknown) => Promise<unknown>) => {
     world.log.push(`turn ${request.prompt.join()}`);
-    await world.turn(link);
+    await world.turn(link, compute);
     return { finish_reason: 'stop', stats: { server_blocks_run: 0, server_blocks_saved: 0, server_ms_run: 0, server_ms_saved: 0 } };
   },
 }));
@@ -94,10 +94,13 @@ const endOf = (events: readonly EngineEvent[], ask: number): string =>
 const phaseOf = (events: readonly EngineEvent[]): string => events.flatMap((event) => (event.type === 'phase' ? event.phase : [])).at(-1) ?? '';
 
 beforeEach(() => {
+  // Node 20 has no navigator; a browser always has.
+  vi.stubGlobal('navigator', {});
   Object.assign(world, { log: [], bundle: 'a', consistent: true, links: [], openFails: null, grow: () => Promise.resolve(), turn: () => Promise.resolve() });
 });
 
 afterEach(() => {
+  vi.unstubAllGlobals();
   vi.restoreAllMocks();
 });
 
@@ -221,4 +224,65 @@ test('a stopped answer whose connection is lost ends at once, without a new conn
   world.turn = () => Promise.resolve(null);
   await ask(2);
   expect(endOf(events, 2)).toBe('stop');
+});
+
+/** Blocks on a backend whose device goes when `lose` is called, and that fail with `error` when they are run. */
+function failing(backend: 'webgpu' | 'wasm', error: Error, closed: string[]): { local: LocalModel; lose: () => void } {
+  let lose = (): void => undefined;
+  const gpu = backend === 'wasm' ? null : { vendor: '', architecture: '', device: { lost: new Promise<void>((resolve) => (lose = resolve)) } };
+  const run = async (): Promise<never> => {
+    lose();
+    await settle(); // the news of the loss comes before the call has failed
+    throw error;
+  };
+  const local = { backend, variant: 'float32', gpu, blocks: { ready: 1, resize: () => false }, measured: {}, learn: () => false, run, close: () => Promise.resolve(closed.push(backend)) };
+  return { local: local as unknown as LocalModel, lose };
+}
+
+const work = { split: 1, ids: [1], span: { start: 0 } };
+
+test('blocks that fail in an answer take nothing with them that has come in their place', async () => {
+  const closed: string[] = [];
+  const locals = [failing('webgpu', new RuntimeError('run_failed', 'Broken.'), closed).local, failing('wasm', new Error('not run'), closed).local];
+  world.grow = (host) => {
+    const local = locals.shift();
+    if (local !== undefined) (host as GrowthHost).adopt(local);
+    return Promise.resolve();
+  };
+  world.turn = (_link, compute) => {
+    world.turn = () => Promise.resolve(null);
+    return compute(work);
+  };
+  const { events, ask } = started({ split: 'auto', backend: 'auto' });
+  await settle();
+  void ask(1);
+  await vi.waitFor(() => {
+    expect(endOf(events, 1)).not.toBe('');
+  });
+  expect([endOf(events, 1), closed]).toEqual(['stop', ['webgpu']]);
+  expect(events.flatMap((event) => (event.type === 'notice' ? event.code : []))).toEqual(['device_lost']);
+});
+
+test('an answer steps down as often as there is something to step down from', async () => {
+  const closed: string[] = [];
+  const error = new RuntimeError('run_failed', 'Broken.');
+  const locals = [failing('wasm', error, closed).local, failing('wasm', error, closed).local];
+  world.grow = (host) => {
+    const local = locals.shift();
+    if (local !== undefined) (host as GrowthHost).adopt(local);
+    return Promise.resolve();
+  };
+  let turns = 0;
+  world.turn = async (_link, compute) => {
+    turns += 1;
+    await settle();
+    if (turns < 3) await compute(work);
+  };
+  const { events, ask } = started({ split: 'auto', backend: 'wasm' });
+  await settle();
+  void ask(1);
+  await vi.waitFor(() => {
+    expect(endOf(events, 1)).not.toBe('');
+  });
+  expect([endOf(events, 1), turns, closed]).toEqual(['stop', 3, ['wasm', 'wasm']]);
 });

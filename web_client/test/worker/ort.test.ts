@@ -9,11 +9,15 @@ vi.mock('onnxruntime-web/webgpu', () => ({
   InferenceSession: { create: (_graph: unknown, options: { extra?: unknown }) => Promise.resolve(created.push(options)) },
 }));
 
+/** Tells the runtime of an error of its device. */
+let told: (event: { error: unknown }) => void = () => undefined;
+
 /** A device whose copies give `bytes`, or that is gone. */
 function gpuOf(bytes: Uint8Array | null): Gpu {
   const copy = { mapAsync: () => (bytes === null ? Promise.reject(new Error('gone')) : Promise.resolve()), getMappedRange: () => bytes?.buffer, destroy: () => undefined };
   const device = {
     lost: new Promise(() => undefined),
+    addEventListener: (_type: string, listener: typeof told) => (told = listener),
     createBuffer: () => copy,
     createCommandEncoder: () => ({ copyBufferToBuffer: () => undefined, finish: () => undefined }),
     queue: { submit: () => undefined },
@@ -38,6 +42,17 @@ test('a block on WebGPU may not fall back to the processor; one on the processor
   await (await runtimeOn(gpuOf(null))).compile(graph);
   await (await runtimeOn(null)).compile(graph);
   expect(created.map((options) => options.extra)).toEqual([{ session: { disable_cpu_ep_fallback: '1' } }, {}]);
+});
+
+test.each([
+  ['out_of_memory', true],
+  ['device_failed', false],
+])('an error of the device that ONNX Runtime does not hear of is %s', async (code, memory) => {
+  class MemoryError extends Error {}
+  vi.stubGlobal('GPUOutOfMemoryError', MemoryError);
+  const runtime = await runtimeOn(gpuOf(null));
+  told({ error: memory ? new MemoryError() : new Error('limits') });
+  await expect(runtime.compile({ graph: new Uint8Array(0), weights: null })).rejects.toMatchObject({ name: 'RuntimeError', code });
 });
 
 test.each([
