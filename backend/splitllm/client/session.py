@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final, Self
 
 import numpy as np
@@ -17,13 +16,12 @@ from ..protocol import (
     Kind,
     Message,
     TurnRequest,
-    TurnStats,
     decode_frame,
-    done_message,
     encode_frame,
     report_to,
 )
-from ..types import PREFILL_CHUNK, ClientReport, FinishReason, SamplingParams
+from ..types import PREFILL_CHUNK, ClientReport, SamplingParams
+from .goal import Goal
 from .link import ConnectionLostError, Link, Opening, RefusalError, unexpected
 from .local_blocks import LocalBlocks
 
@@ -39,16 +37,6 @@ _PASSING: Final = frozenset({"shutting_down", "server_full", "kv_exhausted"})
 #: Errors that speak of a frame and leave its turn running (PROTOCOL.md, section 6).
 _FRAME_ERRORS: Final = frozenset({"not_finite", "unknown_token", "wrong_shape", "wrong_dtype"})
 _WIRE: Final = {"float16": np.dtype(np.float16), "float32": np.dtype(np.float32)}
-_SEEDS: Final = 2**53
-
-
-@dataclass(frozen=True, slots=True)
-class _Goal:
-    """What an answer is to be, whatever turns it takes; `end` is the position after its last token at most."""
-
-    end: int
-    sampling: SamplingParams
-    stop: tuple[str, ...]
 
 
 class ClientSession:
@@ -72,7 +60,7 @@ class ClientSession:
         self._send_from = 0  # position from which on the server wants rows
         self._prompt_end = 0  # rows before it go up in chunks, the others one by one
         self._turn = 0
-        self._goal: _Goal | None = None  # of the turn under way
+        self._goal: Goal | None = None  # of the turn under way
         self._request: TurnRequest | None = None  # what the latest turn began with
         self._report_open = False  # a `report` within a turn waits for its answer
         self._ticket: Message | None = plan.get("resume")
@@ -195,9 +183,7 @@ class ClientSession:
                 "start a new chat",
                 code="context_overflow",
             )
-        if sampling.temperature > 0 and sampling.seed is None:  # so that the draws can go on in another session
-            sampling = replace(sampling, seed=secrets.randbelow(_SEEDS))
-        goal = _Goal(min(len(ids) + max_tokens, limit), sampling, tuple(stop))
+        goal = Goal.of(min(len(ids) + max_tokens, limit), sampling, stop)
         known, losses, done = len(ids), 0, None
         running = True
         self.plans, self.started_over = [self.plan], False
@@ -215,7 +201,7 @@ class ClientSession:
                     losses += 1
                     await self._recover(lost, losses)
                     if self._goal is goal and len(self._ids) >= goal.end and self._request is None:
-                        done = _complete(self._turn)
+                        done = goal.complete(self._turn)
                 if self._goal is not goal:
                     continue
                 if known < len(self._ids):
@@ -235,19 +221,11 @@ class ClientSession:
             if running:  # a frame was refused, or the caller lost interest: the next turn needs this one to end
                 await self._give_up()
 
-    async def _begin(self, ids: Sequence[int], goal: _Goal) -> None:
+    async def _begin(self, ids: Sequence[int], goal: Goal) -> None:
         """Begin a turn that answers `ids`."""
         start = min(_common_prefix(self._ids, ids), self._server_length, len(ids) - 1)
         self._turn += 1
-        self._request = TurnRequest(
-            self._turn,
-            start,
-            len(ids) - start,
-            goal.end - len(ids),
-            goal.sampling,
-            goal.stop,
-            tuple(sorted(set(ids))) if goal.sampling.repetition_penalty != 1 else (),
-        )
+        self._request = goal.request(self._turn, ids, start)
         self._ids = list(ids)
         self._await_rows(start, len(ids))
         await self._link.send(self._request.to_message())
@@ -427,12 +405,6 @@ class ClientSession:
         if kind is Kind.HIDDEN:
             values = values.astype(_WIRE[self.plan["wire"]])
         await self._link.send(encode_frame(Frame(kind, self._turn, position, values)))
-
-
-def _complete(turn: int) -> Message:
-    """The end of an answer that was complete when its session was lost; what it cost is not known any more."""
-    stats = TurnStats(None, None, 0.0, 0, 0, 0.0)
-    return done_message(turn, FinishReason.LENGTH, stop_string=None, tokens=0, position=0, stats=stats)
 
 
 def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
