@@ -17,6 +17,7 @@ import type { LocalModel } from './local';
 import { loadModel } from './model';
 import type { Model } from './model';
 import { Serial } from './serial';
+import { splitState } from './split_state';
 import { storageState } from './storage';
 import { runTurn } from './turn';
 
@@ -252,23 +253,7 @@ export class Engine {
   private adoptPlan(plan: Plan): void {
     if (this.local?.blocks.resize(plan.max_tokens) === true) this.link?.session.forgetClientKv();
     this.tell.log.add(`split ${plan.split}, ${plan.max_tokens} tokens: ${plan.reason}`);
-    this.tell.emit({
-      type: 'split',
-      state: {
-        split: plan.split,
-        blocks: this.link?.welcome.blocks ?? plan.split,
-        backend: this.local?.backend ?? 'none',
-        variant: this.local?.variant ?? 'float32',
-        wire: plan.wire,
-        reason: plan.reason,
-        feasible: plan.feasible,
-        savedBlockSteps: plan.saved.block_steps,
-        savedServerTime: plan.saved.server_time,
-        rttMs: plan.rtt_ms,
-        predictedTtftMs: plan.predicted.ttft_ms,
-        predictedTpotMs: plan.predicted.tpot_ms,
-      },
-    });
+    this.tell.emit({ type: 'split', state: splitState(plan, this.link?.welcome.blocks ?? plan.split, this.local) });
   }
 
   /** A hint for the planner. */
