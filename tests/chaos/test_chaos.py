@@ -110,6 +110,15 @@ async def test_one_fault_changes_no_text_and_leaves_nothing(
         assert fault.done
 
 
+@pytest.mark.parametrize("split", [0, 3])
+async def test_a_last_token_that_is_lost_is_missed_by_who_hears_the_end(bundle: Bundle, split: int) -> None:
+    async with serving(bundle) as (url, server), Proxy(url).running() as proxy, level(server):
+        ours = await opened(proxy.url, bundle, split)
+        proxy.faults = [Fault("drop", "down", "frame", after=MAX_TOKENS - 1)]
+        assert await converse(ours, GREEDY) == expected(bundle.spec.vocab_size)
+        await ours.close()
+
+
 @pytest.mark.parametrize("number", range(8))
 async def test_several_faults_change_no_text_and_leave_nothing(bundle: Bundle, number: int) -> None:
     draw = random.Random(1000 + number)

@@ -256,6 +256,8 @@ class ClientSession:
         elif received["type"] != "done":
             raise ConnectionLostError(unexpected(received, "done"))
         elif received["turn"] == self._turn:
+            if self._request is not None and len(self._ids) < self._request.prompt_end + received["tokens"]:
+                raise ConnectionLostError(_missing_token())
             return received
         return None
 
@@ -268,9 +270,7 @@ class ClientSession:
         if frame.turn != self._turn:
             return
         if frame.position > len(self._ids):
-            raise ConnectionLostError(
-                ProtocolError("A token of the server is missing; ask again.", code="position_gap")
-            )
+            raise ConnectionLostError(_missing_token())
         self._ids += frame.values[len(self._ids) - frame.position :, 0].tolist()
 
     async def _give_up(self) -> None:
@@ -405,6 +405,10 @@ class ClientSession:
         if kind is Kind.HIDDEN:
             values = values.astype(_WIRE[self.plan["wire"]])
         await self._link.send(encode_frame(Frame(kind, self._turn, position, values)))
+
+
+def _missing_token() -> ProtocolError:
+    return ProtocolError("A token of the server is missing; ask again.", code="position_gap")
 
 
 def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
