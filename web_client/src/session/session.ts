@@ -266,6 +266,7 @@ export class ClientSession {
   #receiveDone(done: Done): Happening {
     const turn = this.#turn;
     if (turn?.number !== done.turn) return NOTHING;
+    if (!turn.cancelled && done.tokens > turn.tokens) throw new ProtocolError('position_gap', 'A token of the server is missing; ask again.');
     this.#serverLength = Math.min(done.position, this.#ids.length);
     this.#turn = null;
     this.#state = 'idle';

@@ -140,3 +140,13 @@ test('frames that got out of order end the connection and not the session', () =
   session.receive(plan(2, 2, { turn: 1, prompt_end: 3 }));
   expect(drain(session)).toEqual([[2, 4]]);
 });
+
+test('who hears the end of a turn misses a token that did not come, and asks for it', () => {
+  const session = answering(2);
+  const stats = { ttft_ms: 1, tpot_ms: null, queue_ms: 0, server_blocks_run: 1, server_blocks_saved: 1, server_ms_run: 0, server_ms_saved: 0, rtt_ms: 0 };
+  const done = { type: 'done' as const, turn: 1, finish_reason: 'length' as const, stop_string: null, tokens: 2, position: 4, stats };
+  expect(() => session.receive(done)).toThrow(expect.objectContaining({ code: 'position_gap' }));
+  again(session);
+  expect(session.receive(plan(2, 4, { turn: 1, prompt_end: 3, tokens: [11] }))).toMatchObject({ ids: [11] });
+  expect(session.receive(done)).toMatchObject({ type: 'done', failure: null });
+});

@@ -20,7 +20,7 @@ const plan = (split: number, position = 0, more: Partial<Plan> = {}): Plan => ({
   saved: { block_steps: split / BLOCKS, server_time: 0 }, predicted: { ttft_ms: 1, tpot_ms: 1, server_ms: 1 }, rtt_ms: 0, ...more,
 });
 const done = (turn: number, position: number, reason: 'stop' | 'length' | 'cancelled' = 'stop') => ({
-  type: 'done' as const, turn, finish_reason: reason, stop_string: null, tokens: 1, position,
+  type: 'done' as const, turn, finish_reason: reason, stop_string: null, tokens: 0, position,
   stats: { ttft_ms: 1, tpot_ms: null, queue_ms: 0, server_blocks_run: 1, server_blocks_saved: 1, server_ms_run: 0, server_ms_saved: 0, rtt_ms: 0 },
 });
 const refusal = (code: string, turn: number | null, expected: number | null = null, fatal = false) => ({
