@@ -20,7 +20,7 @@ from splitllm.cli import chat
 from splitllm.errors import UsageError
 from splitllm.protocol import Kind
 from splitllm.server import access
-from splitllm.server.access import Access, hash_of
+from splitllm.server.access import Access, hash_of, read_keys
 from tests.integration.test_hostile_http import METHODS, OPEN_ROUTES, UPGRADE, ServerAt
 from tests.integration.test_http import request
 from tests.integration.test_wire import HELLO, IDS, OPEN, TURN, Peer
@@ -210,3 +210,16 @@ def test_a_name_is_given_once(key_file: Path) -> None:
     refused = run_cli("key", "alice", "--file", str(key_file))
     assert (refused.returncode, "already" in refused.stderr) == (2, True)
     assert key_file.read_text() == before
+
+
+@pytest.mark.parametrize("before", ["", "# nobody yet\n", f"carol:{'0' * 64}"], ids=["empty", "comment", "no newline"])
+def test_a_key_is_added_to_whatever_an_editor_left(tmp_path: Path, before: str) -> None:
+    """To a file whose last key was taken back, too, and without spoiling a last line that no newline ends."""
+    path = tmp_path / "keys"
+    path.write_text(before)
+    made = run_cli("key", "dave", "--file", str(path), "--json")
+    assert made.returncode == 0, made.stderr
+    key = Access.load(path).find(json.loads(made.stdout)["key"])
+    assert key is not None
+    assert key.name == "dave"
+    assert ("carol" in read_keys(path)) == before.startswith("carol")

@@ -28,7 +28,9 @@ def add_parser(commands: Any) -> None:
         epilog="Example: splitllm key alice --file keys --block-tokens-per-minute 100000",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("name", metavar="NAME", help="whose key it is: letters, digits, dots, dashes; logs name it")
+    parser.add_argument(
+        "name", metavar="NAME", help="whose key it is, for the logs: letters, digits, dots, dashes and underscores"
+    )
     parser.add_argument("--file", type=Path, required=True, metavar="F", help="file that gets the key's hash")
     parser.add_argument(
         "--block-tokens-per-minute",
@@ -46,17 +48,21 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UsageError: the name is none or taken, or the file cannot be written.
     """
-    from ..server.access import Access, hash_of, new_key
+    from ..server.access import NAME, hash_of, new_key, read_keys
 
-    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", args.name):
+    if not re.fullmatch(NAME, args.name):
         raise UsageError(f"{args.name!r} is not a name; use up to 64 letters, digits, dots, dashes and underscores")
-    if args.file.exists() and args.name in Access.load(args.file).names:
+    if args.file.exists() and args.name in read_keys(args.file):
         raise UsageError(f"{args.file} has a key named {args.name} already; choose another name, or remove its line")
     text = new_key()
     bound = "" if args.block_tokens_per_minute is None else f":{args.block_tokens_per_minute}"
     try:
-        descriptor = os.open(args.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        with os.fdopen(descriptor, "a", encoding="utf-8") as file:
+        descriptor = os.open(args.file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        with os.fdopen(descriptor, "a+", encoding="utf-8") as file:
+            file.seek(0)
+            before = file.read()
+            if before and not before.endswith("\n"):  # as some editors leave it
+                file.write("\n")
             file.write(f"{args.name}:{hash_of(text).hex()}{bound}\n")
     except OSError as error:
         raise UsageError(f"{args.file} cannot be written ({error.strerror}); name another file") from None

@@ -291,7 +291,7 @@ def count(text: str) -> int:
     """A whole number from 1."""
     if text.isdecimal() and 1 <= int(text) < 2**31:
         return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {2**31 - 1}")
 
 
 def size(text: str) -> int:

@@ -29,7 +29,9 @@ _OPEN: Final = frozenset({"/health", "/ready"})
 #: The subprotocol of PROTOCOL.md, and the one that carries a key: a browser's WebSocket can send no other header.
 SUBPROTOCOL: Final = "splitllm"
 _KEY_SUBPROTOCOL: Final = "splitllm.key."
-_LINE: Final = re.compile(r"([A-Za-z0-9._-]{1,64}):([0-9a-f]{64})(?::([1-9][0-9]{0,17}))?")
+#: What a key may be called.
+NAME: Final = r"[A-Za-z0-9._-]{1,64}"
+_LINE: Final = re.compile(rf"({NAME}):([0-9a-f]{{64}})(?::([1-9][0-9]{{0,17}}))?")
 
 
 class Key:
@@ -75,35 +77,15 @@ class Access:
 
     @classmethod
     def load(cls, path: Path) -> Access:
-        """From lines of `NAME:SHA256[:BLOCK_TOKENS_PER_MINUTE]`; # begins a comment.
+        """With the keys of a file.
 
         Raises:
-            UsageError: the file cannot be read, has no key, or a line is none; the line is not quoted.
+            UsageError: as `read_keys`; or there is none.
         """
-        try:
-            lines = path.read_text("utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{path} cannot be read ({error}); make it with `splitllm key NAME --file F`") from None
-        keys: dict[str, Key] = {}
-        for number, line in enumerate(lines, start=1):
-            text = line.partition("#")[0].strip()
-            if not text:
-                continue
-            match = _LINE.fullmatch(text)
-            if match is None or match[1] in keys:
-                raise UsageError(
-                    f"{path}, line {number}: not NAME:SHA256 or NAME:SHA256:BLOCK_TOKENS_PER_MINUTE with a new name; "
-                    "make it with `splitllm key`"
-                )
-            keys[match[1]] = Key(match[1], bytes.fromhex(match[2]), int(match[3]) if match[3] else None)
+        keys = read_keys(path)
         if not keys:
             raise UsageError(f"{path} holds no key; add one with `splitllm key NAME --file F`")
         return cls(tuple(keys.values()))
-
-    @property
-    def names(self) -> set[str]:
-        """What the keys are called."""
-        return {key.name for key in self._keys}
 
     def find(self, text: str) -> Key | None:
         """The key that `text` is; all are compared, each in constant time."""
@@ -134,6 +116,31 @@ class Access:
             return await handler(request)
 
         return guard
+
+
+def read_keys(path: Path) -> dict[str, Key]:
+    """Keys by name, from lines of `NAME:SHA256[:BLOCK_TOKENS_PER_MINUTE]`; # begins a comment.
+
+    Raises:
+        UsageError: the file cannot be read, or a line is none; the line is not quoted.
+    """
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read ({error}); make it with `splitllm key NAME --file F`") from None
+    keys: dict[str, Key] = {}
+    for number, line in enumerate(lines, start=1):
+        text = line.partition("#")[0].strip()
+        if not text:
+            continue
+        match = _LINE.fullmatch(text)
+        if match is None or match[1] in keys:
+            raise UsageError(
+                f"{path}, line {number}: not NAME:SHA256 or NAME:SHA256:BLOCK_TOKENS_PER_MINUTE with a new name; "
+                "make it with `splitllm key`"
+            )
+        keys[match[1]] = Key(match[1], bytes.fromhex(match[2]), int(match[3]) if match[3] else None)
+    return keys
 
 
 def hash_of(text: str) -> bytes:
