@@ -55,11 +55,18 @@ async function growOn(rung: Rung, model: Model, wanted: Wanted, host: GrowthHost
   let done = 0;
   let total = 0;
   let ready = 0;
+  /** How many of them a plan was asked for. */
+  let planned = 0;
   const progress = (phase: Phase): void => {
     host.progress(phase, done, total, ready);
   };
-  const load = <T>(call: (signal: AbortSignal) => Promise<T>): Promise<T> =>
-    wanted.patient ? downloads.patiently(call, () => { progress('paused'); }) : call(downloads.signal);
+  const paused = (): void => {
+    progress('paused');
+    if (ready === planned) return;
+    planned = ready;
+    void host.arrived(local); // it may be long until the next one arrives
+  };
+  const load = <T>(call: (signal: AbortSignal) => Promise<T>): Promise<T> => (wanted.patient ? downloads.patiently(call, paused) : call(downloads.signal));
 
   const local = await load((signal) => LocalModel.start(model, rung, signal));
   host.adopt(local);
@@ -68,7 +75,7 @@ async function growOn(rung: Rung, model: Model, wanted: Wanted, host: GrowthHost
   await host.announce(await local.missingBytes(target));
   const step = Math.max(1, Math.ceil(target / PLANS_ON_THE_WAY));
 
-  for (let planned = 0; planned < target; ) {
+  while (planned < target) {
     const before = done;
     const files = await load(async (signal) => {
       done = before;

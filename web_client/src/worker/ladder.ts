@@ -135,6 +135,7 @@ export class Ladder {
       const split = this.host.plan?.split ?? 0;
       return this.local === local && (this.forcedSplit > 0 || split >= local.blocks.ready);
     });
+    let failed = false;
     this.growing = true;
     this.growth = this.growth
       .then(async () => {
@@ -143,13 +144,15 @@ export class Ladder {
         await this.grow(true, host);
       })
       .catch((error: unknown) => {
+        failed = true;
         if (!this.closed) this.host.tell.noticeError(error);
       })
       .finally(() => {
         if (this.closed) return;
         this.growing = false;
         this.prospect = 'none';
-        if (this.local === null) void this.host.replan();
+        // Otherwise the last blocks that arrived have been told of.
+        if (failed || this.local === null) void this.host.replan();
         this.host.settled();
       });
   }

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import type { EngineEvent, EngineOptions } from '../../src/api';
-import { ConnectionError, RuntimeError, SessionError } from '../../src/protocol/errors';
+import { BundleError, ConnectionError, RuntimeError, SessionError } from '../../src/protocol/errors';
 import type { Plan } from '../../src/protocol/messages.generated';
 import { Engine } from '../../src/worker/engine';
 import type { GrowthHost } from '../../src/worker/growth';
@@ -63,7 +63,10 @@ vi.mock('../../src/worker/link', () => ({
           link.session.plan = { split: 0, blocks: 8, max_tokens: 64, reason: '', saved: {}, predicted: {} } as unknown as Plan;
           return Promise.resolve(link.session.plan);
         },
-        replan: () => Promise.resolve(link.session.plan),
+        replan: ({ blocks_ready: ready }: { blocks_ready: number }) => {
+          world.log.push(`replan ${ready}`);
+          return Promise.resolve(link.session.plan);
+        },
         close: () => undefined,
         send: () => undefined,
       };
@@ -211,6 +214,18 @@ test('progress of a download does not hide that there is no session', async () =
   expect([endOf(events, 3), phaseOf(events)]).toEqual(['stop', 'downloading']);
 });
 
+test('blocks that are here when a download ends in an error are told of', async () => {
+  const local = failing('wasm', new Error('not run'), []).local;
+  world.grow = (host) => {
+    (host as GrowthHost).adopt(local);
+    return Promise.reject(new BundleError('bundle_damaged', 'Damaged.'));
+  };
+  const { events } = started({ split: 'auto', backend: 'wasm' });
+  await settle();
+  expect(events.flatMap((event) => (event.type === 'notice' ? event.code : []))).toEqual(['bundle_damaged']);
+  expect(world.log.at(-1)).toBe('replan 1');
+});
+
 test('a stopped answer whose connection is lost ends at once, without a new connection', async () => {
   const { engine, events, ask } = started();
   world.turn = () => {
@@ -235,7 +250,7 @@ function failing(backend: 'webgpu' | 'wasm', error: Error, closed: string[]): { 
     await settle(); // the news of the loss comes before the call has failed
     throw error;
   };
-  const local = { backend, variant: 'float32', gpu, blocks: { ready: 1, resize: () => false }, measured: {}, learn: () => false, run, close: () => Promise.resolve(closed.push(backend)) };
+  const local = { backend, variant: 'float32', gpu, blocks: { ready: 1, resize: () => false }, measured: { blocks_ready: 1 }, learn: () => false, run, close: () => Promise.resolve(closed.push(backend)) };
   return { local: local as unknown as LocalModel, lose };
 }
 
