@@ -145,9 +145,18 @@ class Runner:
         """End a turn at the next tick."""
         self._ask(session, lambda: self._scheduler.cancel(session, turn))
 
-    def close(self, session: str) -> None:
-        """Forget a session; no event of it comes after this call."""
-        self._ask(session, lambda: self._scheduler.close(session))
+    def close(self, session: str, on_closed: Callable[[], None] | None = None) -> None:
+        """Forget a session; no event of it comes after this call.
+
+        `on_closed` is called on the loop behind `on_tick` of the last tick that ran it; never if the thread ends first.
+        """
+
+        def close() -> None:
+            self._scheduler.close(session)
+            if on_closed is not None:
+                self._call(on_closed)
+
+        self._ask(session, close)
         self._handlers.pop(session, None)
 
     def _ask(self, session: str, command: _Command) -> bool:

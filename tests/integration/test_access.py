@@ -7,6 +7,7 @@ import base64
 import contextlib
 import json
 import socket
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,14 @@ import websockets
 
 from splitllm.bundle import Bundle
 from splitllm.cli import chat
+from splitllm.engines.fake import FakeEngine
 from splitllm.errors import UsageError
 from splitllm.protocol import Kind
 from splitllm.server import access
 from splitllm.server.access import Access, hash_of, read_keys
+from splitllm.types import Float32Array
+from splitllm.work import Batch
+from tests.chaos.world import serving, until
 from tests.integration.test_hostile_http import METHODS, OPEN_ROUTES, UPGRADE, ServerAt
 from tests.integration.test_http import request
 from tests.integration.test_wire import HELLO, IDS, OPEN, TURN, Peer
@@ -223,3 +228,35 @@ def test_a_key_is_added_to_whatever_an_editor_left(tmp_path: Path, before: str) 
     assert key is not None
     assert key.name == "dave"
     assert ("carol" in read_keys(path)) == before.startswith("carol")
+
+
+async def test_what_runs_while_a_client_hangs_up_is_paid_for(
+    bundle: Bundle, key_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a key could have prompts computed all day, and never come near its bound."""
+    begun, may_end, run = threading.Event(), threading.Event(), FakeEngine.run
+
+    def slow(engine: FakeEngine, batch: Batch) -> Float32Array:
+        begun.set()
+        may_end.wait(30)
+        return run(engine, batch)
+
+    monkeypatch.setattr(FakeEngine, "run", slow)
+    async with serving(bundle, api_key_file=key_file) as (url, server):
+        url = f"ws{url.removeprefix('http')}/v1/session"
+        async with websockets.connect(url, additional_headers=bearer("bob")) as socket:
+            peer = Peer(socket)
+            for message in (HELLO, OPEN):
+                await peer.say(message)
+                await peer.hear()
+            await peer.say(TURN)
+            await peer.frame(Kind.IDS, 1, 0, IDS)
+            await until(begun.is_set)
+            socket.transport.abort()
+            await until(lambda: not server.admission.sessions)
+        may_end.set()
+        assert server.access is not None
+        bob = server.access.find(KEYS["bob"])
+        assert bob is not None
+        await until(lambda: bob.wait_s() > 60)
+        await until(lambda: not server.telemetry.payers)

@@ -169,7 +169,7 @@ class Completion:
         """Give back what the answer holds; its work is not part of the next tick."""
         if self._open:
             self._open = False
-            self._runner.close(self._session)
+            self._runner.close(self._session, self.account.settled)
             self._admission.release(self._session)
             self.account.ended()
 

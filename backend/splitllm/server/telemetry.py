@@ -61,6 +61,8 @@ class Telemetry:
         self.metrics = metrics
         self.totals = Totals()
         self._accounts: dict[str, SessionAccount] = {}
+        #: Keys of sessions that may still run: a tick in work ends behind the account of who has hung up.
+        self.payers: dict[str, Key] = {}
 
     def account(self, session: str, api: Api, key: Key | None = None) -> SessionAccount:
         """The account of a session that may be opened, and that `key` pays for."""
@@ -85,8 +87,9 @@ class Telemetry:
         if account is not None:
             account.steps_run += run
             account.steps_saved += saved
-            if account.key is not None:
-                account.key.spend(run)
+        payer = self.payers.get(session)
+        if payer is not None:
+            payer.spend(run)
 
     def refused(self, api: Api, code: str) -> None:
         """Somebody was told an error."""
@@ -104,6 +107,8 @@ class Telemetry:
     def enter(self, account: SessionAccount) -> None:
         """Keep an account in the book."""
         self._accounts[account.session] = account
+        if account.key is not None:
+            self.payers[account.session] = account.key
 
     def leave(self, account: SessionAccount) -> None:
         """Strike an account off, and write its line."""
@@ -193,6 +198,10 @@ class SessionAccount:
     def ends_because(self, reason: str) -> None:
         """Say why the session is about to end; the first reason counts."""
         self._reason = self._reason or reason
+
+    def settled(self) -> None:
+        """All that ran for the session has been told."""
+        self.telemetry.payers.pop(self.session, None)
 
     def ended(self) -> None:
         """The session is over; without a reason given before, its client is gone."""
