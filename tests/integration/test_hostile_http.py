@@ -15,6 +15,7 @@ from urllib.parse import quote, urlsplit
 
 import aiohttp
 import pytest
+import websockets
 from aiohttp import web
 
 from splitllm.bundle import Bundle
@@ -354,20 +355,27 @@ async def test_connections_without_a_session_give_their_places_back(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, said: list[dict[str, Any]]
 ) -> None:
     """Who only says hello, or nothing, holds a place for half a minute, not for the time of a session."""
-    monkeypatch.setattr(connection, "_OPENING_S", 1.0)
+    assert connection._OPENING_S == 30.0
+    patience = 600.0  # of the session, until all are there: opening them takes as long as it takes
+    monkeypatch.setattr(connection, "_OPENING_S", patience)
     monkeypatch.setattr(connection, "_PING_EVERY_S", 0.2)
     async with (
-        serving(bundle.folder, max_sessions=1, idle_timeout_s=600.0) as url,
+        serving(bundle.folder, max_sessions=1, idle_timeout_s=patience) as url,
         contextlib.AsyncExitStack() as stack,
     ):
         held = ServerAt(url)
-        for _ in range(65):
-            await stack.enter_async_context(peer(held, *said))
+        waiting = [await stack.enter_async_context(peer(held, *said)) for _ in range(65)]
         status, _ = await status_of(url, "/v1/session", UPGRADE)
         assert status == 503
+        monkeypatch.setattr(connection, "_OPENING_S", 0.0)
         async with asyncio.timeout(30):
-            while True:
-                with contextlib.suppress(Exception):
+            for one in waiting:
+                assert (await one.hear())["code"] == "idle_timeout"
+                assert await one.ends() == 1008
+        monkeypatch.setattr(connection, "_OPENING_S", patience)
+        async with asyncio.timeout(30):
+            while True:  # the last of them may still be leaving
+                with contextlib.suppress(websockets.InvalidStatus):
                     await is_well(held)
                     break
                 await asyncio.sleep(0.1)
