@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from ..errors import MachineError, UsageError
 from ..manifest import VARIANTS
+from .serve import count
 
 Progress = Callable[[str, int, int], None]
 
@@ -51,7 +52,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "--max-context",
-        type=_positive,
+        type=count,
         metavar="N",
         help="tokens a session may hold (default: what the model can do, at most 8192)",
     )
@@ -220,9 +221,3 @@ def _read_text(path: Path | None, what: str, limit: int) -> str | None:
     if not text.strip() or len(text) > limit:
         raise UsageError(f"{path} must hold {what}, at most {limit} characters")
     return text
-
-
-def _positive(text: str) -> int:
-    if text.isdecimal() and 1 <= int(text) < 2**31:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")

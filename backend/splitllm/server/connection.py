@@ -8,6 +8,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 
 from aiohttp import WSMessage, WSMsgType, web
 
@@ -67,7 +68,7 @@ class Connection:
 
     def _new_session(self) -> LiveSession:
         session = LiveSession(self._services, self._owner)
-        session.ticket = lambda: self._held.enter(session)
+        session.ticket = partial(self._held.enter, session)  # not of `self`: a session outlives its connections
         session.attach(self._wire)
         return session
 
