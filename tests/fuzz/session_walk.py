@@ -1,16 +1,14 @@
-"""What a walk through a session may do at each state, how often, and what it keeps of the turn in work."""
+"""What a walk through a session may do at each state, and how often."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import strategies as st
 
-from splitllm.session import Action, State
-from tests.unit.session_talk import BLOCKS, HIDDEN, MAX_ROWS, VOCAB, Talk
+from splitllm.session import State
+from tests.unit.session_talk import BLOCKS, HIDDEN, MAX_ROWS, VOCAB
 
 MAX_TOKENS = 32  # what OPEN asks for
 SPLIT = st.integers(0, BLOCKS)
@@ -73,30 +71,3 @@ STEPS = {
     ],
     State.CLOSED: [*ENDING, "say_turn", "send", "name_a_turn", "hear_of_an_old_turn", "change_the_plan"],
 }
-
-
-class Counting(Talk):
-    """Counts the actions by kind."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.actions: Counter[str] = Counter()
-
-    def checked(self, actions: Sequence[Action]) -> list[Action]:
-        self.actions.update(type(action).__name__ for action in actions)
-        return super().checked(actions)
-
-
-@dataclass
-class Running:
-    """The turn in work, as a client that has read PROTOCOL.md sees it."""
-
-    number: int
-    expected: int
-    prompt_end: int
-    end: int  # position after the prompt and the tokens so far
-    waiting: bool = True
-    answers: dict[int, int] = field(default_factory=dict)
-    pending: int | None = None  # the split that the engine is changing to
-    unadopted: int = 0
-    report_open: bool = False

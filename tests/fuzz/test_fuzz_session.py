@@ -1,6 +1,6 @@
 """The server's session against any order of messages, frames and events: each is answered as PROTOCOL.md says.
 
-The model below is written from sections 3 to 7 of the page and knows nothing of the machine's inside.
+What is expected is written from sections 3 to 7 of the page and knows nothing of the machine's inside.
 """
 
 from __future__ import annotations
@@ -21,27 +21,24 @@ from hypothesis.stateful import (
 
 from splitllm.errors import WIRE_CODES, CapacityError, MachineError, TurnError
 from splitllm.generation import Resplitted
-from splitllm.protocol import Message, ResumeRequest, Ticket
+from splitllm.protocol import ResumeRequest, Ticket
 from splitllm.session import Action, Begin, Cancel, Close, Feed, Plan, Resplit, Send, SendToken, State
 from splitllm.types import FinishReason
 from tests.fuzz.effort import effort
+from tests.fuzz.session_model import Expected, Running
 from tests.fuzz.session_walk import (
     FRAME_TWISTS,
     MAX_TOKENS,
     SPLIT,
     STEPS,
     TURN_TWISTS,
-    Counting,
-    Running,
     move,
     twisted,
 )
 from tests.unit.session_talk import (
     AGAIN,
-    ALLOWED,
     BLOCKS,
     CLOSE,
-    FATAL,
     HELLO,
     HIDDEN,
     MAX_ROWS,
@@ -57,7 +54,7 @@ from tests.unit.session_talk import (
 from tests.unit.test_session_new_plan import REQUEST
 
 
-class Session(RuleBasedStateMachine):
+class Session(Expected, RuleBasedStateMachine):
     """Plays client, planner and engine."""
 
     #: What the walks have seen, by kind of action: a walk that ends at its first step shows nothing.
@@ -66,14 +63,7 @@ class Session(RuleBasedStateMachine):
     @initialize(stage=st.sampled_from([0, 1, 2, 3, 3, 4, 4, 4]), split=SPLIT)
     def begin(self, stage: int, split: int) -> None:
         """Most walks begin in a session that is open, half of them in a turn."""
-        self.talk = Counting()
-        self.state = State.NEW
-        self.asked: Plan | None = None  # a plan between turns that the planner owes
-        self.split = self.length = self.last = 0
-        self.began = False  # whether the turn `last` was not refused
-        self.answers: dict[int, int] = {}  # its tokens by position
-        self.ended_by: Message | None = None  # what ended or refused it
-        self.running: Running | None = None
+        self.start()
         if stage >= 1:
             self.say("hello")
         if stage >= 2:
@@ -111,39 +101,7 @@ class Session(RuleBasedStateMachine):
         if hasattr(self, "talk"):
             self.seen.update(self.talk.actions)
 
-    # -- what is expected ---------------------------------------------------------------------------------------------
-
-    def ends(self, actions: Sequence[Action], code: str) -> None:
-        """A fatal error with `code`, and the close; nothing at all if the session is over already."""
-        if self.state is State.CLOSED:
-            assert actions == []
-            return
-        told, close = actions
-        assert isinstance(told, Send)
-        assert isinstance(close, Close)
-        assert (told.message["code"], told.message["fatal"]) == (code, True)
-        assert code in FATAL
-        self.talk.actions[code] += 1
-        self.state, self.running, self.asked = State.CLOSED, None, None
-
-    def refuses(self, actions: Sequence[Action], code: str) -> None:
-        """One error that is not fatal."""
-        [told] = actions
-        assert isinstance(told, Send)
-        assert (told.message["type"], told.message["code"], told.message["fatal"]) == ("error", code, False)
-        assert code in WIRE_CODES
-        self.talk.actions[code] += 1
-
     # -- text ---------------------------------------------------------------------------------------------------------
-
-    def allows(self, kind: str) -> bool:
-        """Section 7, and of `report` and `adopt` what section 4 says."""
-        run = self.running
-        if self.state is State.IN_TURN and kind == "adopt":
-            return True
-        if self.state is State.IN_TURN and kind == "report" and run is not None:
-            return not run.report_open
-        return self.state is not State.CLOSED and kind in ALLOWED[self.state]
 
     @move(kind=st.sampled_from(["hello", "open", "report", "report", "close"]))
     def say(self, kind: str) -> None:
