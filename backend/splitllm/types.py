@@ -15,6 +15,8 @@ TokenArray = NDArray[np.int32]
 
 #: Prompt rows that one prefill step computes; the client sends chunks of this many rows.
 PREFILL_CHUNK: Final = 64
+#: Sessions that a server holds at once, and the rows of its engine, unless told otherwise.
+MAX_SESSIONS: Final = 32
 
 
 @dataclass(frozen=True, slots=True)

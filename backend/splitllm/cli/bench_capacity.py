@@ -14,9 +14,9 @@ from ..bench.population import KINDS, WEB_WIDE
 from ..bench.simulator_engine import ServerModel
 from ..bench.simulator_policies import POLICIES
 from ..errors import UsageError
+from .argument_types import count, not_negative, number, positive, several, share_above_0, whole
 from .bench_flags import add_sla, draw, sla
 from .plan import read_json
-from .serve import count
 from .tables import columns
 
 #: A profile measured with `--bundle` and committed; it stands beside the results in a checkout.
@@ -48,16 +48,30 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--rounds", type=count, default=5, metavar="N", help="with --bundle: rounds to measure (default: 5)"
     )
-    parser.add_argument("--rates", type=_numbers, default=(1, 2, 3, 4, 5, 6), metavar="R,…", help="requests a second")
-    parser.add_argument("--policies", default=",".join(POLICIES), metavar="P,…", help="which to compare (default: all)")
-    parser.add_argument("--seeds", type=_numbers, default=(1,), metavar="S,…", help="one run for each (default: 1)")
-    parser.add_argument("--seconds", type=float, default=300.0, metavar="X", help="simulated time (default: 300)")
-    parser.add_argument("--warmup-s", type=float, default=60.0, metavar="X", help="of it not counted (default: 60)")
     parser.add_argument(
-        "--speed", type=float, default=4.0, metavar="X", help="server's speed in units of the profile's (default: 4)"
+        "--rates",
+        type=several(number(high=1e6, above=True)),
+        default=(1, 2, 3, 4, 5, 6),
+        metavar="R,…",
+        help="requests a second",
+    )
+    parser.add_argument("--policies", default=",".join(POLICIES), metavar="P,…", help="which to compare (default: all)")
+    parser.add_argument(
+        "--seeds", type=several(whole()), default=(1,), metavar="S,…", help="one run for each (default: 1)"
+    )
+    parser.add_argument("--seconds", type=positive, default=300.0, metavar="X", help="simulated time (default: 300)")
+    parser.add_argument(
+        "--warmup-s", type=not_negative, default=60.0, metavar="X", help="of it not counted (default: 60)"
     )
     parser.add_argument(
-        "--headroom", type=float, default=0.7, metavar="X", help="share of the promise to plan for (default: 0.7)"
+        "--speed", type=positive, default=4.0, metavar="X", help="server's speed in units of the profile's (default: 4)"
+    )
+    parser.add_argument(
+        "--headroom",
+        type=share_above_0,
+        default=0.7,
+        metavar="X",
+        help="share of the promise to plan for (default: 0.7)",
     )
     add_sla(parser)
     parser.add_argument("--max-sessions", type=count, default=256, metavar="N", help="default: %(default)s")
@@ -65,7 +79,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--variants", action="store_true", help="also change one thing at a time, with all-server and dp"
     )
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
+    parser.add_argument("--workers", type=count, default=1, metavar="N", help="processes (default: 1)")
     parser.add_argument("--json", action="store_true", help="print one JSON object, for machines")
     parser.add_argument("--figures", metavar="DIR", help="also draw the figures there, as SVG")
     parser.set_defaults(run=run)
@@ -86,15 +100,16 @@ def run(args: argparse.Namespace) -> int:
         max_sessions=args.max_sessions,
         kinds=KINDS if args.devices == "chat" else WEB_WIDE,
     )  # fmt: skip
-    seeds = [int(seed) for seed in args.seeds]
-    result: dict[str, Any] = {"setup": capacity.setup(scenario) | {"seeds": seeds, "rates": list(args.rates)}}
+    result: dict[str, Any] = {
+        "setup": capacity.setup(scenario) | {"seeds": list(args.seeds), "rates": list(args.rates)}
+    }
     result |= capacity.sweep(
-        scenario, rates=args.rates, policies=args.policies.split(","), seeds=seeds, workers=args.workers,
+        scenario, rates=args.rates, policies=args.policies.split(","), seeds=args.seeds, workers=args.workers,
         progress=_progress("runs"),
     )  # fmt: skip
     if args.variants:
         result["variants"] = capacity.variants(
-            scenario, rates=args.rates, seeds=seeds[:1], workers=args.workers, progress=_progress("variants")
+            scenario, rates=args.rates, seeds=args.seeds[:1], workers=args.workers, progress=_progress("variants")
         )
     print(json.dumps(result, indent=1) if args.json else report(result))
     draw(capacity_figures.draw, result, args.figures)
@@ -146,13 +161,6 @@ def _save(server: ServerModel, path: Path) -> None:
     except OSError as error:
         raise UsageError(f"{path} cannot be written ({error.strerror}): give --save-profile a file") from error
     print(f"wrote {path}", file=sys.stderr)
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    values = tuple(float(piece) for piece in text.split(","))
-    if not all(0 <= value < 1e6 for value in values):
-        raise ValueError(text)  # argparse names the flag
-    return values
 
 
 def _progress(what: str) -> Any:

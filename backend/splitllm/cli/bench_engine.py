@@ -12,7 +12,7 @@ from ..bundle import Bundle
 from ..errors import MachineError
 from ..manifest import VARIANTS
 from ..resources import demo_bundle
-from .serve import count
+from .argument_types import count
 from .tables import columns
 
 _DESCRIPTION = """\

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import UsageError
 from ..types import Sla
-from .serve import positive
+from .argument_types import positive
 
 
 def add_sla(parser: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..bench.simulator_policies import POLICIES
 from ..errors import UsageError
+from .argument_types import number, share_above_0, whole
 from .bench_flags import add_sla, sla
 from .tables import columns
 
@@ -24,11 +25,27 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser("load", help="the simulator against a real server", description=_DESCRIPTION)
     parser.add_argument("bundle", metavar="DIR", help="the bundle to serve (bench/models.py makes one)")
     parser.add_argument("--policies", default="all-server,greedy-prefix,dp", metavar="P,…", help="default: %(default)s")
-    parser.add_argument("--rate", type=float, default=0.4, metavar="R", help="requests a second (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=60.0, metavar="X", help="in which they arrive (default: 60)")
-    parser.add_argument("--seed", type=int, default=1, metavar="S", help="of the population (default: 1)")
-    parser.add_argument("--rounds", type=int, default=1, metavar="N", help="all policies in turn, N times (default: 1)")
-    parser.add_argument("--headroom", type=float, default=0.7, metavar="X", help="as in `capacity` (default: 0.7)")
+    parser.add_argument(
+        "--rate",
+        type=number(high=1e4, above=True),
+        default=0.4,
+        metavar="R",
+        help="requests a second (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=number(high=3600, above=True),
+        default=60.0,
+        metavar="X",
+        help="in which they arrive (default: 60)",
+    )
+    parser.add_argument("--seed", type=whole(), default=1, metavar="S", help="of the population (default: 1)")
+    parser.add_argument(
+        "--rounds", type=whole(1, 100), default=1, metavar="N", help="all policies in turn, N times (default: 1)"
+    )
+    parser.add_argument(
+        "--headroom", type=share_above_0, default=0.7, metavar="X", help="as in `capacity` (default: 0.7)"
+    )
     add_sla(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object, for machines")
     parser.set_defaults(run=run)
@@ -38,10 +55,8 @@ def run(args: argparse.Namespace) -> int:
     """Replay, simulate, print; 0.
 
     Raises:
-        UsageError: a flag is out of range, or the runtime is missing.
+        UsageError: a policy is none, or the runtime is missing.
     """
-    if not (0 < args.rate < 1e4 and 0 < args.seconds <= 3600 and 1 <= args.rounds <= 100 and 0 < args.headroom <= 1):
-        raise UsageError("--rate, --seconds (to 3600), --rounds (to 100) and --headroom (to 1) are above 0")
     names = args.policies.split(",")
     if any(name not in POLICIES for name in names):
         raise UsageError(f"--policies are of {', '.join(POLICIES)}")

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from ..bench import planner
+from .argument_types import count
 from .tables import columns
 
 _DESCRIPTION = """\
@@ -20,15 +21,15 @@ saves, "greedy" the share that the better of the two greedy rules does.
 def add_parser(commands: Any) -> None:
     """Add `planner` to `splitllm bench`."""
     parser = commands.add_parser("planner", help="time the planner and check it", description=_DESCRIPTION)
-    parser.add_argument("--problems", type=int, default=40, metavar="N", help="per kind of model (default: 40)")
-    parser.add_argument("--checks", type=int, default=500, metavar="N", help="against brute force (default: 500)")
+    parser.add_argument("--problems", type=count, default=40, metavar="N", help="per kind of model (default: 40)")
+    parser.add_argument("--checks", type=count, default=500, metavar="N", help="against brute force (default: 500)")
     parser.add_argument("--json", action="store_true", help="print one JSON object, for machines")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print; 0 when every checked plan was exact, 1 otherwise."""
-    result = planner.measure(max(args.problems, 1), max(args.checks, 1))
+    result = planner.measure(args.problems, args.checks)
     if args.json:
         print(json.dumps(result, indent=1))
     else:

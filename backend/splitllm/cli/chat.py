@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from ..errors import MachineError, SplitLLMError, UsageError
 from ..types import SamplingParams
-from .serve import count
+from .argument_types import count, number, share, share_above_0, whole
 
 if TYPE_CHECKING:
     from ..client.conversation import Answer, Conversation
@@ -49,7 +49,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "--effort",
-        type=fraction_or_0,
+        type=share,
         default=None,
         metavar="E",
         help="largest share of the blocks to run here, 0 to 1 (default: as many as the planner wants)",
@@ -71,40 +71,40 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "--temperature",
-        type=not_negative,
+        type=number(high=100),
         default=0.0,
         metavar="T",
         help="0 always takes the likeliest token (default: %(default)s)",
     )
     parser.add_argument(
         "--top-p",
-        type=fraction,
+        type=share_above_0,
         default=1.0,
         metavar="P",
         help="keep the likeliest tokens up to this share (default: %(default)s)",
     )
     parser.add_argument(
         "--top-k",
-        type=whole,
+        type=whole(),
         default=0,
         metavar="K",
         help="keep the K likeliest tokens, 0 for all (default: %(default)s)",
     )
     parser.add_argument(
         "--min-p",
-        type=fraction_or_0,
+        type=share,
         default=0.0,
         metavar="P",
         help="drop tokens less likely than P times the likeliest (default: %(default)s)",
     )
     parser.add_argument(
         "--repetition-penalty",
-        type=above_0,
+        type=number(high=100, above=True),
         default=1.0,
         metavar="R",
         help="above 1 discourages tokens used before (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=whole, metavar="S", help="makes sampling repeatable")
+    parser.add_argument("--seed", type=whole(), metavar="S", help="makes sampling repeatable")
     parser.add_argument(
         "--stop",
         action="append",
@@ -272,41 +272,4 @@ def _server(url: str) -> str:
 
 def split(text: str) -> int | None:
     """`auto` (None) or a whole number."""
-    return None if text == "auto" else whole(text)
-
-
-def whole(text: str) -> int:
-    """A whole number from 0."""
-    if text.isdecimal() and int(text) < 2**31:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
-
-
-def _number(text: str, low: float, high: float, *, low_itself: bool, words: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if (low < value or (low_itself and value == low)) and value <= high:
-        return value
-    raise argparse.ArgumentTypeError(f"{text!r} is not {words}")
-
-
-def not_negative(text: str) -> float:
-    """A temperature."""
-    return _number(text, 0, 100, low_itself=True, words="a number from 0 to 100")
-
-
-def above_0(text: str) -> float:
-    """A penalty."""
-    return _number(text, 0, 100, low_itself=False, words="a number above 0, at most 100")
-
-
-def fraction(text: str) -> float:
-    """A share above 0."""
-    return _number(text, 0, 1, low_itself=False, words="a number above 0, at most 1")
-
-
-def fraction_or_0(text: str) -> float:
-    """A share."""
-    return _number(text, 0, 1, low_itself=True, words="a number from 0 to 1")
+    return None if text == "auto" else whole()(text)

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from ..errors import MachineError, UsageError
 from ..manifest import VARIANTS
-from .serve import count
+from .argument_types import count
 
 Progress = Callable[[str, int, int], None]
 

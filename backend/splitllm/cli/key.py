@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-from .serve import count
+from .argument_types import count
 
 _DESCRIPTION = """\
 Make an API key. It is printed once and kept nowhere; the file gets its name and hash, and `splitllm serve

@@ -14,9 +14,9 @@ from ..planner.marginal import Load
 from ..planner.profile import EngineProfile
 from ..planner.reasons import milliseconds
 from ..planner.session_plan import EXPECTED_ANSWER_TOKENS, plan_session
-from ..types import PREFILL_CHUNK, ClientReport, Link, ModelSpec, SessionPlan
+from ..types import MAX_SESSIONS, PREFILL_CHUNK, ClientReport, Link, ModelSpec, SessionPlan
+from .argument_types import count, number, positive, share, whole
 from .bench_flags import add_sla, sla
-from .serve import count, positive
 from .tables import columns
 
 _WHY: Final = {
@@ -27,23 +27,22 @@ _WHY: Final = {
     "blocks_ready": "not loaded",
 }
 _MBIT_BYTES_PER_MS: Final = 125.0
-#: Rows that `splitllm serve` has by default, so that both share one kept profile.
-_ROWS: Final = 33
+_MS: Final = number(high=1e9)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of the what-if."""
     group = parser.add_argument_group("what if, with --bundle")
     group.add_argument(
-        "--client-ms-per-block", type=not_negative, metavar="X", help="the client's time for one block and one row"
+        "--client-ms-per-block", type=_MS, metavar="X", help="the client's time for one block and one row"
     )
     group.add_argument(
         "--client-prefill-ms-per-block",
-        type=not_negative,
+        type=_MS,
         metavar="X",
         help=f"the same for a chunk of {PREFILL_CHUNK} rows (default: slower than one row as this machine is)",
     )
-    group.add_argument("--rtt-ms", type=not_negative, default=20.0, metavar="Y", help="round trip (default: 20)")
+    group.add_argument("--rtt-ms", type=_MS, default=20.0, metavar="Y", help="round trip (default: 20)")
     group.add_argument("--up-mbit", type=positive, default=10.0, metavar="X", help="client to server (default: 10)")
     group.add_argument("--down-mbit", type=positive, default=50.0, metavar="X", help="server to client (default: 50)")
     add_sla(group)
@@ -52,10 +51,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--answer-tokens", type=count, default=EXPECTED_ANSWER_TOKENS, metavar="N", help="default: %(default)s"
     )
     group.add_argument(
-        "--sessions", type=whole, default=0, metavar="N", help="other sessions that decode meanwhile (default: 0)"
+        "--sessions",
+        type=whole(high=10_000),
+        default=0,
+        metavar="N",
+        help="other sessions that decode meanwhile (default: 0)",
     )
     group.add_argument(
-        "--sessions-split", type=whole, default=0, metavar="K", help="blocks that their clients run (default: 0)"
+        "--sessions-split",
+        type=whole(high=10_000),
+        default=0,
+        metavar="K",
+        help="blocks that their clients run (default: 0)",
     )
     group.add_argument("--variant", default="float32", metavar="V", help="weights at the client (default: float32)")
     group.add_argument("--wire", choices=("float16", "float32"), default="float16", help="default: %(default)s")
@@ -128,7 +135,8 @@ def _measure(bundle: Bundle, sessions: int) -> EngineProfile:
         ) from None
     from ..engines.profiling import cache_folder, cached_profile, setting_of
 
-    engine = OnnxEngine(bundle, rows=max(_ROWS, sessions + 2), capacity=bundle.spec.max_context)
+    # As many rows as `splitllm serve` has, so that both share one kept profile.
+    engine = OnnxEngine(bundle, rows=max(MAX_SESSIONS, sessions + 1), capacity=bundle.spec.max_context)
     try:
         setting = setting_of(engine, None)
         return cached_profile(engine, identity=bundle.identity, setting=setting, folder=cache_folder(os.environ))
@@ -212,30 +220,3 @@ def _candidates(plan: SessionPlan) -> str:
         verdict = "-" if why is None else _WHY.get(why, why)
         rows.append((name, milliseconds(ttft), milliseconds(tpot), milliseconds(server), milliseconds(cost), verdict))
     return columns(rows)
-
-
-def _number(text: str, most: float, words: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if 0 <= value <= most:
-        return value
-    raise argparse.ArgumentTypeError(f"{text!r} is not {words}")
-
-
-def not_negative(text: str) -> float:
-    """Milliseconds."""
-    return _number(text, 1e9, "a number from 0 to 1e9")
-
-
-def share(text: str) -> float:
-    """A share of the blocks."""
-    return _number(text, 1, "a number from 0 to 1")
-
-
-def whole(text: str) -> int:
-    """A small whole number."""
-    if text.isdecimal() and int(text) <= 10_000:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 10000")

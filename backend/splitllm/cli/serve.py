@@ -15,7 +15,8 @@ from typing import Any
 
 from ..errors import MachineError, UsageError
 from ..manifest import VARIANTS
-from ..types import Sla
+from ..types import MAX_SESSIONS, Sla
+from .argument_types import count, not_negative, positive, whole
 
 #: Back to the line's begin, and clear it.
 _CLEAR_LINE = "\r\x1b[2K"
@@ -51,11 +52,15 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
     address = parser.add_argument_group("Address")
     address.add_argument("--host", default="127.0.0.1", metavar="H", help="address to listen on (default: %(default)s)")
     address.add_argument(
-        "--port", default=8000, type=port, metavar="P", help="port, 0 for a free one (default: %(default)s)"
+        "--port",
+        default=8000,
+        type=whole(high=65535),
+        metavar="P",
+        help="port, 0 for a free one (default: %(default)s)",
     )
     address.add_argument(
         "--admin-port",
-        type=port,
+        type=whole(high=65535),
         metavar="P",
         help="serve /metrics on this port of 127.0.0.1 alone, not with the rest",
     )
@@ -94,7 +99,7 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
     )
     limits = parser.add_argument_group("Limits")
     limits.add_argument(
-        "--max-sessions", type=count, default=32, metavar="N", help="sessions at once (default: %(default)s)"
+        "--max-sessions", type=count, default=MAX_SESSIONS, metavar="N", help="sessions at once (default: %(default)s)"
     )
     limits.add_argument(
         "--kv-memory",
@@ -111,14 +116,14 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
     )
     limits.add_argument(
         "--grace-s",
-        type=seconds,
+        type=not_negative,
         default=60.0,
         metavar="X",
         help="keep a session whose connection is lost for its client so long; 0 keeps none (default: %(default)s)",
     )
     limits.add_argument(
         "--queue-s",
-        type=seconds,
+        type=not_negative,
         default=10.0,
         metavar="X",
         help="API requests wait so long for a free session before they are refused (default: %(default)s)",
@@ -262,36 +267,6 @@ def import_server() -> Any:
             raise
         raise MachineError("ONNX Runtime is missing; run `pip install 'splitllm[cpu]'` (or [gpu])") from None
     return serve
-
-
-def port(text: str) -> int:
-    """A TCP port."""
-    if text.isdecimal() and int(text) <= 65535:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a port; use a number from 0 to 65535")
-
-
-def positive(text: str) -> float:
-    """A number above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if 0 < value < float("inf"):
-        return value
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-
-
-def seconds(text: str) -> float:
-    """A number from 0."""
-    return 0.0 if text.strip() in ("0", "0.0") else positive(text)
-
-
-def count(text: str) -> int:
-    """A whole number from 1."""
-    if text.isdecimal() and 1 <= int(text) < 2**31:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {2**31 - 1}")
 
 
 def size(text: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..types import Sla
+from ..types import MAX_SESSIONS, Sla
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class ServerConfig:
     host: str = "127.0.0.1"
     port: int = 8000
     sla: Sla = field(default_factory=Sla)
-    max_sessions: int = 32
+    max_sessions: int = MAX_SESSIONS
     kv_memory_bytes: int | None = None
     allowed_origins: tuple[str, ...] = ()
     api_key_file: Path | None = None
