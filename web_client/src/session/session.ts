@@ -115,9 +115,10 @@ export class ClientSession {
     return { type: 'close' };
   }
 
-  /** Keys and values of the client's blocks are gone (a new runner, say); they will be computed again. */
+  /** Keys and values of the client's blocks are gone (a new runner, say); they will be computed again, and work under way is not sent. */
   forgetClientKv(): void {
     this.#clientLength = 0;
+    this.#plans += 1;
   }
 
   /** Throws `context_overflow` when the prompt does not fit the session. */

@@ -206,6 +206,7 @@ export class Engine {
       get plan() {
         return plan();
       },
+      forgetKv: () => this.link?.session.forgetClientKv(),
       replan: () => this.serial.run(() => this.replan()),
       progress: (phase, doneBytes, totalBytes, blocksReady) => {
         // Blocks arrive over HTTP, also while there is no session; the first may well arrive before there was one.
@@ -347,7 +348,8 @@ export class Engine {
 
   private async compute(work: Work): ReturnType<LocalModel['run']> {
     const { local } = this;
-    if (local === null) throw new RuntimeError('run_failed', 'The blocks here are gone; the server takes over.');
+    // What has just come in their place, and holds fewer, is not to blame.
+    if (local === null || local.blocks.ready < work.split) throw new RuntimeError('run_failed', 'The blocks here are gone; the server takes over.');
     this.used = local;
     return local.run(work.split, work.ids, work.span.start);
   }

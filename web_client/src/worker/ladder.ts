@@ -21,6 +21,8 @@ export interface LadderHost {
   readonly tell: Announcer;
   /** The plan in force. */
   readonly plan: Plan | null;
+  /** Keys and values of the blocks here are gone. */
+  forgetKv(): void;
   /** Tell the server what is here now, once no answer is under way. */
   replan(): Promise<void>;
   progress(phase: Phase, doneBytes: number, totalBytes: number, blocksReady: number): void;
@@ -185,6 +187,8 @@ export class Ladder {
         tell.log.add(`${local.backend}${local.gpu === null ? '' : ` (${local.gpu.vendor} ${local.gpu.architecture})`}, ${local.variant}`);
         const { plan } = this.host;
         if (plan !== null) local.blocks.resize(plan.max_tokens);
+        // A split that stays the same would have it taken for the one before it.
+        this.host.forgetKv();
         void local.gpu?.device.lost.then(() => {
           if (this.local !== local || this.growing || this.closed) return;
           this.stepDown(local, deviceLost());
@@ -198,6 +202,7 @@ export class Ladder {
         else tell.noticeError(error);
         void this.local?.close().catch(() => undefined);
         this.local = null;
+        if ((this.host.plan?.split ?? 0) > 0) void this.host.replan();
       },
     };
   }

@@ -236,6 +236,17 @@ describe('a split between', () => {
     expect(drain(session)).toEqual({ ran: [[0, 3], [3, 4]], sent: [[3, 4]] });
   });
 
+  test('also when it loses them while it computes', () => {
+    const session = opened(2);
+    session.begin(request([1, 2, 3]));
+    const work = session.nextWork();
+    expect(work).not.toBeNull();
+    if (work === null) return;
+    session.forgetClientKv();
+    expect(session.computed(work, hiddenOf(work))).toBeNull();
+    expect(drain(session)).toEqual({ ran: [[0, 3]], sent: [[0, 3]] });
+  });
+
   test('hidden states travel in the dtype of the plan', () => {
     const session = opened(1, { wire: 'float16' });
     session.begin(request([1]));

@@ -51,7 +51,7 @@ vi.mock('../../src/worker/link', () => ({
         receivedBytes: 0,
         onClose,
         welcome: { agent: 'server', model: bundle, blocks: 8, limits: { max_context: 64 } },
-        session: { plan: null as Plan | null, state: 'idle', latestPromptRows: 0, cancel: () => null, forgetClientKv: () => undefined, lost: () => false, close: () => undefined },
+        session: { plan: null as Plan | null, state: 'idle', latestPromptRows: 0, cancel: () => null, forgetClientKv: () => world.log.push('forget'), lost: () => false, close: () => undefined },
         die: () => {
           link.alive = false;
           onClose();
@@ -212,6 +212,40 @@ test('progress of a download does not hide that there is no session', async () =
   world.openFails = null;
   await ask(3);
   expect([endOf(events, 3), phaseOf(events)]).toEqual(['stop', 'downloading']);
+});
+
+test('a rung that comes in the place of one that a plan counts on begins without its keys, and is not blamed for blocks that are not here yet', async () => {
+  const closed: string[] = [];
+  const former = failing('webgpu', new Error('not run'), closed).local;
+  const next = { ...failing('wasm', new Error('not run'), closed).local, blocks: { ready: 0, resize: () => false } } as unknown as LocalModel;
+  let fall = (): void => undefined;
+  world.grow = async (host) => {
+    const { adopt, abandon } = host as GrowthHost;
+    adopt(former);
+    await new Promise<void>((resolve) => (fall = resolve));
+    abandon(new RuntimeError('out_of_memory', 'Full.'));
+    adopt(next);
+    await new Promise(() => undefined);
+  };
+  world.turn = async (link, compute) => {
+    (link as { session: { plan: { split: number } } }).session.plan.split = 1;
+    world.turn = () => Promise.resolve(null);
+    fall();
+    await settle();
+    await compute(work);
+  };
+  const { engine, events, ask } = started({ split: 'auto', backend: 'auto' });
+  await settle();
+  world.log.length = 0;
+  void ask(1);
+  await vi.waitFor(() => {
+    expect(endOf(events, 1)).not.toBe('');
+  });
+  await settle();
+  expect([endOf(events, 1), closed]).toEqual(['stop', ['webgpu']]);
+  expect(world.log).toEqual(['turn 97', 'forget', 'replan 1', 'turn 97', 'replan 1']);
+  expect(events.flatMap((event) => (event.type === 'notice' ? event.code : []))).toEqual(['out_of_memory']);
+  engine.close();
 });
 
 test('blocks that are here when a download ends in an error are told of', async () => {
