@@ -58,16 +58,20 @@ export class Downloads {
     }
   }
 
-  /** The browser says that it is online again, or so much time has passed. */
+  /** The browser says that it is online again, or so much time has passed, or nobody waits for that any more. */
   private async networkBack(pauseMs: number): Promise<void> {
+    const { signal } = this;
+    if (signal.aborted) return;
     await new Promise<void>((resolve) => {
       const back = (): void => {
         clearTimeout(timer);
         self.removeEventListener('online', back);
+        signal.removeEventListener('abort', back);
         resolve();
       };
       const timer = setTimeout(back, pauseMs);
       self.addEventListener('online', back);
+      signal.addEventListener('abort', back);
     });
   }
 }

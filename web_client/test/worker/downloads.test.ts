@@ -77,6 +77,26 @@ test('a network that is away is tried again after a while, and at once when it i
   expect(vi.getTimerCount()).toBe(0);
 });
 
+test('a pause, and an end, need not wait for a network that is away', async () => {
+  const downloads = new Downloads(true);
+  const { load, calls } = slowLoad();
+  let pauses = 0;
+  const loaded = expect(downloads.patiently(load, () => (pauses += 1))).rejects.toThrow(BundleError);
+  calls[0]?.(unreachable);
+  await vi.advanceTimersByTimeAsync(0);
+  downloads.pause();
+  await vi.advanceTimersByTimeAsync(0);
+  expect([pauses, vi.getTimerCount()]).toEqual([1, 0]);
+  downloads.resume();
+  await vi.advanceTimersByTimeAsync(0);
+  calls.at(-1)?.(unreachable);
+  await vi.advanceTimersByTimeAsync(0);
+  downloads.end();
+  await vi.advanceTimersByTimeAsync(0);
+  expect(vi.getTimerCount()).toBe(0);
+  await loaded;
+});
+
 test('another error is not waited for, and an end ends all waiting', async () => {
   const { load, calls } = slowLoad();
   const damaged = new BundleError('bundle_damaged', 'Damaged.');
