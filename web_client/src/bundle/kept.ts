@@ -18,6 +18,8 @@ export class KeptFiles {
   /** Hashes of the bundle that is served now. */
   private readonly wanted = new Set<string>();
   private full = false;
+  /** What was asked for last; the store follows. */
+  private keeping = false;
 
   /** `onFull` is called once, when there is no room for what should be kept. */
   private constructor(
@@ -36,9 +38,16 @@ export class KeptFiles {
 
   /** From now on keep files, or keep none and remove those that are here. */
   async setKeep(keep: boolean): Promise<void> {
-    if (!keep) await this.clear();
-    this.store = keep ? (this.store ?? (await openStore())) : null;
+    const { store } = this;
+    this.keeping = keep;
     this.full = false;
+    if (keep) {
+      const opened = store ?? (await openStore());
+      if (this.keeping) this.store = opened;
+    } else {
+      this.store = null; // first, for nothing to be added to what is removed
+      await this.removeAll(store);
+    }
   }
 
   /** The bundle that is served now. What else is here stays until its room is needed. */
@@ -58,7 +67,13 @@ export class KeptFiles {
 
   /** Where a file of `size` bytes is written while it is downloaded. */
   async draft(hash: string, size: number): Promise<SafeDraft> {
-    let inner = this.full || this.store === null ? null : await this.attempt(() => this.store?.draft(hash), size);
+    const { store } = this;
+    let inner = this.full || store === null ? null : await this.attempt(() => store.draft(hash), size);
+    const drop = async (): Promise<void> => {
+      const draft = inner;
+      inner = null;
+      await draft?.drop().catch(() => undefined);
+    };
     const attempt = async (write: (draft: Draft) => unknown): Promise<void> => {
       const draft = inner;
       if (draft === null) return;
@@ -69,14 +84,25 @@ export class KeptFiles {
       if (inner === null) await draft.drop().catch(() => undefined);
     };
     return {
-      resume: (into) => inner?.resume(into) ?? 0,
+      resume: (into) => {
+        try {
+          return inner?.resume(into) ?? 0;
+        } catch {
+          void drop();
+          return 0;
+        }
+      },
       append: (part) =>
         attempt((draft) => {
           draft.append(part);
         }),
-      keep: (whole) => attempt((draft) => draft.keep(whole)),
-      leave: () => inner?.leave(),
-      drop: async () => inner?.drop(),
+      // The person may have said meanwhile that nothing shall be kept.
+      keep: (whole) => (this.store === store ? attempt((draft) => draft.keep(whole)) : drop()),
+      leave: () => {
+        if (this.store === store) inner?.leave();
+        else void drop();
+      },
+      drop,
     };
   }
 
@@ -98,12 +124,16 @@ export class KeptFiles {
 
   /** Remove all that is kept, but what another tab is just writing. */
   async clear(): Promise<void> {
-    for (const { hash } of await this.list()) await this.store?.remove(hash).catch(() => undefined);
+    await this.removeAll(this.store);
     this.full = false;
   }
 
-  private async list(): Promise<readonly StoredFile[]> {
-    return (await this.store?.list().catch(() => null)) ?? [];
+  private async removeAll(store: Store | null): Promise<void> {
+    for (const { hash } of await this.list(store)) await store?.remove(hash).catch(() => undefined);
+  }
+
+  private async list(store = this.store): Promise<readonly StoredFile[]> {
+    return (await store?.list().catch(() => null)) ?? [];
   }
 
   /** Write, and where the storage is full once more with room made for `size` bytes; null when it could not be written. */

@@ -112,6 +112,28 @@ describe.each([
     expect(disk.files.size).toBe(0);
   });
 
+  test('who wants nothing kept any more has nothing, also of what is just being downloaded', async () => {
+    const disk = stub();
+    serve(right);
+    const kept = await KeptFiles.open(true, () => undefined);
+    const files = new BundleFiles('http://server', entries(right), kept);
+    const reading = files.read('a', () => void kept.setKeep(false));
+    await expect(reading).resolves.toEqual(right.a);
+    await vi.waitFor(() => {
+      expect([...disk.files.keys()]).toEqual([]);
+    });
+  });
+
+  test('of two words about keeping the last one holds', async () => {
+    stub();
+    const kept = await KeptFiles.open(true, () => undefined);
+    const { kind } = kept;
+    await Promise.all([kept.setKeep(false), kept.setKeep(true)]);
+    expect(kept.kind).toBe(kind);
+    await Promise.all([kept.setKeep(false), kept.setKeep(true), kept.setKeep(false)]);
+    expect(kept.kind).toBe('memory');
+  });
+
   test('two tabs that want a file at the same time download it once', async () => {
     stub();
     const asked = serve(right);
@@ -247,6 +269,21 @@ test('storage that fails in any way stops nothing', async () => {
   await expect(new BundleFiles('http://server', entries(right), kept).read('a')).resolves.toEqual(right.a);
   await expect(kept.sizes()).resolves.toEqual({ bytes: 0, otherBytes: 0, partialBytes: 0 });
   await kept.clear();
+});
+
+test('a download that cannot be read back is begun anew', async () => {
+  const right = { a: Uint8Array.of(1, 2, 3) };
+  stubOpfs();
+  serve(right);
+  const unreadable = (): never => {
+    throw new DOMException('Gone.', 'NotReadableError');
+  };
+  const { createSyncAccessHandle } = FileSystemFileHandle.prototype;
+  vi.spyOn(FileSystemFileHandle.prototype, 'createSyncAccessHandle').mockImplementation(async function (this: FileSystemFileHandle) {
+    return { ...(await createSyncAccessHandle.call(this)), read: unreadable };
+  });
+  const files = await filesOf(right);
+  await expect(files.read('a')).resolves.toEqual(right.a);
 });
 
 test('what is no manifest is refused with the reason', () => {
