@@ -11,7 +11,8 @@ export async function storageState(kept: KeptFiles): Promise<StorageState> {
 
 /** Bytes that the browser still has room for, or null where it does not say. */
 export async function freeBytes(): Promise<number | null> {
-  const { quota, usage } = await navigator.storage.estimate().catch(() => ({ quota: undefined, usage: undefined }));
+  const { storage } = navigator as { storage?: StorageManager }; // pages over plain http have none
+  const { quota, usage } = (await storage?.estimate().catch(() => undefined)) ?? {};
   return quota === undefined || usage === undefined ? null : Math.max(0, quota - usage);
 }
 

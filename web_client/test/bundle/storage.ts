@@ -5,6 +5,8 @@ import { vi } from 'vitest';
 export interface Disk {
   readonly files: Map<string, Uint8Array<ArrayBuffer>>;
   room: number;
+  /** Nothing of a file that is being written can be read back. */
+  unreadable: boolean;
 }
 
 const used = (disk: Disk): number => [...disk.files.values()].reduce((sum, bytes) => sum + bytes.length, 0);
@@ -12,7 +14,7 @@ const full = (): DOMException => new DOMException('Full.', 'QuotaExceededError')
 const missing = (): DOMException => new DOMException('Not here.', 'NotFoundError');
 
 export function stubOpfs(room = Infinity): Disk {
-  const disk: Disk = { files: new Map(), room };
+  const disk: Disk = { files: new Map(), room, unreadable: false };
   const open = new Set<string>();
   let clock = 0;
   const times = new Map<string, number>();
@@ -32,6 +34,7 @@ export function stubOpfs(room = Infinity): Disk {
       return Promise.resolve({
         getSize: () => bytes().length,
         read: (into: Uint8Array) => {
+          if (disk.unreadable) throw new DOMException('Gone.', 'NotReadableError');
           const part = bytes().subarray(0, into.length);
           into.set(part);
           return part.length;
@@ -83,7 +86,7 @@ export function stubOpfs(room = Infinity): Disk {
 }
 
 export function stubCaches(room = Infinity): Disk {
-  const disk: Disk = { files: new Map(), room };
+  const disk: Disk = { files: new Map(), room, unreadable: false };
   const nameOf = (key: string | { url: string }): string => (typeof key === 'string' ? key : key.url).replace(/.*\//, '');
   const cache = {
     match: (key: string | { url: string }) => {

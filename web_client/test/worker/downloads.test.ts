@@ -1,7 +1,8 @@
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { KeptFiles } from '../../src/bundle/kept';
 import { BundleError } from '../../src/protocol/errors';
 import { Downloads } from '../../src/worker/downloads';
-import { downloadSentence } from '../../src/worker/storage';
+import { downloadSentence, storageState } from '../../src/worker/storage';
 
 /** A load that ends by hand, or by its signal. */
 function slowLoad(): { load: (signal: AbortSignal) => Promise<string>; calls: ((end: string | Error) => void)[] } {
@@ -116,4 +117,10 @@ test('a big download is told beforehand with the room there is, a small one is n
   expect(downloadSentence(99e6, 1e9)).toBeNull();
   expect(downloadSentence(812e6, 12.34e9)).toBe('While you chat, 812 MB of the model are downloaded, and this browser has room for 12.3 GB; Settings can pause that.');
   expect(downloadSentence(1.5e9, null)).toBe('While you chat, 1.5 GB of the model are downloaded; Settings can pause that.');
+});
+
+test('a page over plain http, which has no storage, is told so', async () => {
+  vi.stubGlobal('navigator', {});
+  const kept = await KeptFiles.open(true, () => undefined);
+  await expect(storageState(kept)).resolves.toEqual({ kind: 'memory', bytes: 0, otherBytes: 0, partialBytes: 0, freeBytes: null });
 });

@@ -217,14 +217,14 @@ test('progress of a download does not hide that there is no session', async () =
 test('a rung that comes in the place of one that a plan counts on begins without its keys, and is not blamed for blocks that are not here yet', async () => {
   const closed: string[] = [];
   const former = failing('webgpu', new Error('not run'), closed).local;
-  const next = { ...failing('wasm', new Error('not run'), closed).local, blocks: { ready: 0, resize: () => false } } as unknown as LocalModel;
+  const next = Object.assign(failing('wasm', new Error('not run'), closed).local, { blocks: { ready: 0, resize: () => false } });
   let fall = (): void => undefined;
-  world.grow = async (host) => {
-    const { adopt, abandon } = host as GrowthHost;
-    adopt(former);
+  world.grow = async (to) => {
+    const host = to as GrowthHost;
+    host.adopt(former);
     await new Promise<void>((resolve) => (fall = resolve));
-    abandon(new RuntimeError('out_of_memory', 'Full.'));
-    adopt(next);
+    host.abandon(new RuntimeError('out_of_memory', 'Full.'));
+    host.adopt(next);
     await new Promise(() => undefined);
   };
   world.turn = async (link, compute) => {

@@ -10,7 +10,8 @@ export function createDeviceStorage(chat: Chat, held: () => Settings, keep: (set
   const keeping = checkbox('keep-weights', 'Keep the model on this device', 'Your next visit need not download it again. Without this it is gone when you leave.', (checked) => {
     change({ keepWeights: checked });
     // So that the browser does not clear it by itself when its disk fills up; it may refuse, and nothing is lost by that.
-    if (checked) void navigator.storage.persist().catch(() => false);
+    const { storage } = navigator as { storage?: StorageManager };
+    if (checked) void storage?.persist().catch(() => false);
   });
   const saving = checkbox('less-data', 'Use less data', 'Nothing more of the model is downloaded: what is here runs here, and the server runs the rest.', (checked) => {
     change({ lessData: checked });
