@@ -3,7 +3,6 @@
  * background, plans again between turns, and answers.
  */
 import type { Diagnostics, EngineEvent, EngineOptions, Phase, WeightChoice, Wire } from '../api';
-import { KeptFiles } from '../bundle/kept';
 import { ConnectionError, RuntimeError, SessionError, SplitLLMError } from '../protocol/errors';
 import type { Done, Plan, Report } from '../protocol/messages.generated';
 import type { Work } from '../session/session';
@@ -18,7 +17,7 @@ import { loadModel } from './model';
 import type { Model } from './model';
 import { Serial } from './serial';
 import { splitState } from './split_state';
-import { storageState } from './storage';
+import { DeviceStorage } from './storage';
 import { runTurn } from './turn';
 
 const AGENT = 'splitllm-web';
@@ -34,6 +33,7 @@ const MOST_LOSSES = 5;
 const PASSING: ReadonlySet<string> = new Set(['shutting_down', 'server_full']);
 
 export class Engine {
+  readonly storage: DeviceStorage;
   private readonly tell: Announcer;
   /** Answers and plans, one after the other. */
   private readonly serial = new Serial();
@@ -46,8 +46,6 @@ export class Engine {
   private growth: Promise<void> = Promise.resolve();
   private wire: Wire;
   private effort: number | null;
-  private weights: WeightChoice;
-  private readonly kept: Promise<KeptFiles>;
   /** The answers that were asked for and are not finished. */
   private readonly open = new Map<number, Answer | null>();
   private readonly stopRequested = new Set<number>();
@@ -59,10 +57,7 @@ export class Engine {
     this.tell = new Announcer(post);
     this.wire = options.wire;
     this.effort = options.effort;
-    this.weights = options.weights ?? { keep: true, download: true };
-    this.kept = KeptFiles.open(this.weights.keep, () => {
-      this.tell.notice('storage_full', 'This browser has no room left for the model: it runs from memory, and your next visit downloads the rest again.');
-    });
+    this.storage = new DeviceStorage(options.weights ?? { keep: true, download: true }, this.tell);
   }
 
   start(): void {
@@ -103,20 +98,8 @@ export class Engine {
   }
 
   async setWeights(weights: WeightChoice): Promise<void> {
-    const { keep } = this.weights;
-    this.weights = weights;
     this.ladder?.allowDownloads(weights.download);
-    if (weights.keep !== keep) await (await this.kept).setKeep(weights.keep);
-    await this.tellStorage();
-  }
-
-  async clearStorage(): Promise<void> {
-    await (await this.kept).clear();
-    await this.tellStorage();
-  }
-
-  async tellStorage(): Promise<void> {
-    this.tell.emit({ type: 'storage', state: await storageState(await this.kept) });
+    await this.storage.choose(weights);
   }
 
   async diagnose(): Promise<void> {
@@ -193,10 +176,10 @@ export class Engine {
   }
 
   private async loadModel(): Promise<Ladder> {
-    const model = await loadModel(this.options.server, await this.kept);
+    const model = await loadModel(this.options.server, await this.storage.kept);
     const { name, blocks } = model.manifest.model;
     this.tell.log.add(`bundle ${name}, ${blocks} blocks, ${model.identity?.slice(0, 12) ?? 'not identified'}`);
-    return new Ladder(model, this.options, this.ladderHost, this.growth, this.weights.download);
+    return new Ladder(model, this.options, this.ladderHost, this.growth, this.storage.download);
   }
 
   private get ladderHost(): LadderHost {

@@ -28,10 +28,10 @@ self.addEventListener('message', ({ data: command }: MessageEvent<Command>) => {
       void engine?.setWeights(command.weights);
       return;
     case 'storage':
-      void engine?.tellStorage();
+      void engine?.storage.report();
       return;
     case 'clear_storage':
-      void engine?.clearStorage();
+      void engine?.storage.clear();
       return;
     case 'diagnose':
       void engine?.diagnose();

@@ -1,9 +1,45 @@
 /** What is kept in this browser, and whether there is room for more. */
-import type { StorageState } from '../api';
-import type { KeptFiles } from '../bundle/kept';
+import type { StorageState, WeightChoice } from '../api';
+import { KeptFiles } from '../bundle/kept';
+import type { Announcer } from './announcer';
 
 /** From here on a download is worth a word beforehand. */
 const BIG_DOWNLOAD_BYTES = 100e6;
+
+/** What a person wants done with weights, and what is done with them. */
+export class DeviceStorage {
+  readonly kept: Promise<KeptFiles>;
+
+  constructor(
+    private choice: WeightChoice,
+    private readonly tell: Announcer,
+  ) {
+    this.kept = KeptFiles.open(choice.keep, () => {
+      tell.notice('storage_full', 'This browser has no room left for the model: it runs from memory, and your next visit downloads the rest again.');
+    });
+  }
+
+  /** Whether more of the model may be downloaded. */
+  get download(): boolean {
+    return this.choice.download;
+  }
+
+  async choose(choice: WeightChoice): Promise<void> {
+    const { keep } = this.choice;
+    this.choice = choice;
+    if (choice.keep !== keep) await (await this.kept).setKeep(choice.keep);
+    await this.report();
+  }
+
+  async clear(): Promise<void> {
+    await (await this.kept).clear();
+    await this.report();
+  }
+
+  async report(): Promise<void> {
+    this.tell.emit({ type: 'storage', state: await storageState(await this.kept) });
+  }
+}
 
 export async function storageState(kept: KeptFiles): Promise<StorageState> {
   return { kind: kept.kind, ...(await kept.sizes()), freeBytes: await freeBytes() };
