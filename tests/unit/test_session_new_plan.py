@@ -12,7 +12,7 @@ from splitllm.engines.fake import FakeEngine
 from splitllm.generation import Event, Generation, Resplitted, TokenDrawn, TurnEnded
 from splitllm.protocol import OpenRequest
 from splitllm.scheduler import Scheduler
-from splitllm.session import Close, Feed, Plan, Resplit, Segment, Send, State
+from splitllm.session import Begin, Close, Feed, Plan, Resplit, Segment, Send, State
 from splitllm.types import ClientReport, FinishReason, ModelSpec, SamplingParams
 from tests.unit.session_talk import AGAIN, BLOCKS, cancel, hidden, ids, opened, plan_of, turn
 
@@ -175,6 +175,18 @@ def test_a_report_whose_turn_ends_meanwhile_is_answered_as_between_turns() -> No
     assert isinstance(again, Plan)
     [send] = talk.checked(talk.session.planned("ab" * 16, plan_of(1), again.request, 2.0))
     assert (send.message["turn"], send.message["position"]) == (None, 0)
+    [begin] = talk.say(turn(2, 0, prompt=4))
+    assert isinstance(begin, Begin)
+
+
+@pytest.mark.parametrize("message", [turn(2, 5, prompt=4), AGAIN], ids=["turn", "report"])
+def test_until_it_is_answered_nothing_may_begin_also_if_the_turn_has_ended(message: str) -> None:
+    """The engine may have changed the split already, and the rows of a turn would be those of another one."""
+    talk = answering(3)
+    talk.say(AGAIN)
+    talk.ended(1, 5)
+    send, _close = talk.say(message)
+    assert (send.message["code"], talk.session.state) == ("unexpected_message", State.CLOSED)
 
 
 def test_while_a_change_is_under_way_a_report_is_told_the_present_split() -> None:

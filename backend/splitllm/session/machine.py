@@ -123,6 +123,9 @@ class ServerSession:
                 f"`{message['type']}` is not allowed now (the session is {self.state.value}); see PROTOCOL.md, 7.",
                 code="unexpected_message",
             )
+        if self.owes_plan and message["type"] in ("turn", "report"):
+            # Also if the turn has ended: the engine may be at another split than this machine.
+            raise ProtocolError("The former `report` is not answered yet; wait for it.", code="unexpected_message")
         return handler()
 
     def _hello(self, message: Message) -> Sequence[Action]:
@@ -146,8 +149,6 @@ class ServerSession:
 
     def _report_in_turn(self, message: Message) -> Sequence[Action]:
         assert self._turn is not None  # noqa: S101  # the state says so
-        if self._turn.report_open:
-            raise ProtocolError("The former `report` is not answered yet; wait for it.", code="unexpected_message")
         self._turn.report_open = True
         return self._report(message)
 
@@ -168,6 +169,8 @@ class ServerSession:
         if self.state is State.CLOSED:
             return []
         self._name = session
+        if self._turn is not None:
+            self._turn.report_open = False
         if self.state is State.GREETED:
             self.max_tokens = request.max_tokens
             self._dtype = DType.FLOAT16 if request.wire == "float16" else DType.FLOAT32
@@ -223,7 +226,7 @@ class ServerSession:
 
     @property
     def owes_plan(self) -> bool:
-        """Whether a `report` of the turn under way waits for its answer."""
+        """Whether a `report` waits for its answer that was sent within the latest turn."""
         return self._turn is not None and self._turn.report_open
 
     @property
