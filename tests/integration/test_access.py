@@ -25,7 +25,7 @@ from splitllm.server import access
 from splitllm.server.access import Access, hash_of, read_keys
 from splitllm.types import Float32Array
 from splitllm.work import Batch
-from tests.chaos.world import serving, until
+from tests.chaos.world import open_session, serving, until
 from tests.integration.test_hostile_http import METHODS, OPEN_ROUTES, UPGRADE, ServerAt
 from tests.integration.test_http import request
 from tests.integration.test_wire import HELLO, IDS, OPEN, TURN, Peer
@@ -167,6 +167,14 @@ def test_the_python_client_gives_its_key(guarded: ServerProcess, tmp_path: Path)
     assert "--key-file" in refused.stderr
     answered = run_cli(*ask, "--key-file", str(tmp_path / "mine"))
     assert answered.returncode == 0, answered.stderr
+
+
+async def test_a_session_without_a_key_is_told_so_and_not_that_the_server_is_away(
+    guarded: ServerProcess, bundle: Bundle
+) -> None:
+    """Also when it comes back to a server that has forgotten its key: there is nothing to try again."""
+    with pytest.raises(UsageError, match="--key-file"):
+        await open_session(guarded.url, bundle, 0)
 
 
 def test_no_key_is_written_down(guarded: ServerProcess, key_file: Path) -> None:

@@ -14,7 +14,8 @@ from typing import Final
 import aiohttp
 
 from ..bundle import MANIFEST_NAME, Bundle, Manifest, manifest_from_json
-from ..errors import BundleError, MachineError, SplitLLMError, UsageError
+from ..errors import BundleError, MachineError, SplitLLMError
+from .link import no_such_key
 
 _CHUNK: Final = 1 << 20
 _MANIFEST_LIMIT: Final = 32 << 20
@@ -106,7 +107,7 @@ class BundleSource:
         try:
             async with self._http.get(f"{self._base}/{name}") as response:
                 if response.status == 401:
-                    raise UsageError("the server wants an API key that it knows; get one and use --key-file F")
+                    raise no_such_key()
                 if response.status != 200:
                     raise MachineError(f"the server answers {response.status} for {name}; is {self._base} right?")
                 data = bytearray()

@@ -10,7 +10,7 @@ import websockets
 from websockets.asyncio.client import ClientConnection, connect
 
 from .. import __version__
-from ..errors import MachineError, ProtocolError, RemoteError, SplitLLMError
+from ..errors import MachineError, ProtocolError, RemoteError, SplitLLMError, UsageError
 from ..protocol import PROTOCOL_VERSION, Message, decode_message, encode_message, report_to
 from ..types import ClientReport
 
@@ -57,6 +57,11 @@ def bearer(api_key: str | None) -> dict[str, str]:
     return {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
 
 
+def no_such_key() -> UsageError:
+    """What the status 401 means to a person."""
+    return UsageError("the server wants an API key that it knows; get one and use --key-file F")
+
+
 class Link:
     """One connection that has been greeted."""
 
@@ -69,6 +74,7 @@ class Link:
 
         Raises:
             MachineError: the server cannot be reached.
+            UsageError: it wants another API key.
             RemoteError: the server refuses.
             ConnectionLostError: it went away meanwhile.
         """
@@ -82,6 +88,8 @@ class Link:
                 additional_headers=bearer(opening.api_key),
             )
         except (OSError, TimeoutError, websockets.WebSocketException) as error:
+            if isinstance(error, websockets.InvalidStatus) and error.response.status_code == 401:
+                raise no_such_key() from None
             raise MachineError(f"cannot open a session at {url} ({error}); is the server running there?") from None
         link = cls(socket, {})
         try:

@@ -97,6 +97,7 @@ class ClientSession:
 
         Raises:
             MachineError: the server cannot be reached.
+            UsageError: it wants another API key.
             RemoteError: the server refuses.
         """
         opening = Opening(server, model, identity, report, split, wire, expected_prompt_tokens, api_key)
