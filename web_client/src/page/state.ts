@@ -132,7 +132,7 @@ export function reduce(state: State, event: PageEvent): State {
     case 'conversation_merged':
       return event.id === state.conversation.id ? withConversation(state, merge(state.conversation, event.turns, event.title)) : state;
     case 'chats_listed':
-      return { ...state, chats: event.chats };
+      return sameChats(state.chats, event.chats) ? state : { ...state, chats: event.chats };
     case 'notice_shown':
       return withNotice(state, event.notice);
     case 'notice_dismissed':
@@ -228,6 +228,11 @@ function notConnecting(state: State): State {
 function failOpenAnswer(state: State, sentence: string): State {
   const answer = openAnswer(state);
   return answer === null ? state : withAnswer(state, answer.ask, () => failed(answer, sentence));
+}
+
+/** The list is read anew with every write, and most of these change nothing in it. */
+function sameChats(some: readonly ChatSummary[], others: readonly ChatSummary[]): boolean {
+  return some.length === others.length && some.every(({ id, title }, index) => id === others[index]?.id && title === others[index].title);
 }
 
 function withNotice(state: State, notice: Notice): State {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { emptyConversation } from '../../src/page/conversation';
-import { messagesFor, openAnswer, reduce } from '../../src/page/state';
+import { messagesFor, openAnswer, reduce, type PageEvent } from '../../src/page/state';
 import { after, asked, failure, finished, lastAnswer, splitState, STATS, text } from './fixtures';
 
 const split5 = { type: 'split', state: splitState(5) } as const;
@@ -194,5 +194,15 @@ describe('what the model sees', () => {
   it('begins with the instructions, if there are any', () => {
     const settings = { ...after().settings, instructions: '  Be brief. ' };
     expect(messagesFor(after({ type: 'settings_changed', settings }, asked(1)))[0]).toEqual({ role: 'system', content: 'Be brief.' });
+  });
+});
+
+describe('the list of chats', () => {
+  const listed = (...titles: string[]): PageEvent => ({ type: 'chats_listed', chats: titles.map((title) => ({ id: title, title })) });
+
+  it('that is read anew and holds the same is no news: its rows are not replaced under a person who presses one', () => {
+    const state = after(listed('a', 'b'));
+    expect(reduce(state, listed('a', 'b'))).toBe(state);
+    for (const news of [listed('b', 'a'), listed('a'), listed('a', 'b', 'c')]) expect(reduce(state, news).chats).not.toBe(state.chats);
   });
 });

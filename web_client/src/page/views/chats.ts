@@ -7,13 +7,19 @@ import { focusMessage } from './focus';
 import { iconButton } from './icons';
 import { isComposing } from './composing';
 
+interface Shown {
+  readonly chats: readonly ChatSummary[];
+  readonly current: string;
+}
+
 export function createChats(library: Library): (state: State) => void {
   const panel = byId('chats', HTMLElement);
   const list = byId('chats-list', HTMLElement);
   const empty = byId('chats-empty', HTMLElement);
   const exportAll = byId('export-all', HTMLButtonElement);
   const menu = createMenu(library, rename);
-  let shown: { chats: readonly ChatSummary[]; current: string } | null = null;
+  let latest: Shown = { chats: [], current: '' };
+  let shown: Shown | null = null;
   let renaming: string | null = null;
 
   exportAll.addEventListener('click', () => {
@@ -56,7 +62,8 @@ export function createChats(library: Library): (state: State) => void {
       if (done) return;
       done = true;
       renaming = null;
-      shown = null;
+      shown = null; // the box is in it
+      draw();
       void (save && box.value.trim() !== title ? library.rename(id, box.value) : library.refreshList());
     };
     box.addEventListener('keydown', (event) => {
@@ -75,14 +82,20 @@ export function createChats(library: Library): (state: State) => void {
     box.select();
   }
 
-  return ({ chats, conversation }) => {
-    if (renaming !== null || (shown?.chats === chats && shown.current === conversation.id)) return;
-    shown = { chats, current: conversation.id };
+  function draw(): void {
+    const { chats, current } = latest;
+    if (renaming !== null || (shown?.chats === chats && shown.current === current)) return;
+    shown = latest;
     const focused = document.activeElement?.closest<HTMLElement>('.chat-row')?.dataset.chat;
-    list.replaceChildren(...chats.map((chat) => row(chat, conversation.id)));
+    list.replaceChildren(...chats.map((chat) => row(chat, current)));
     empty.hidden = chats.length > 0;
     exportAll.disabled = chats.length === 0;
     if (focused !== undefined) list.querySelector<HTMLElement>(`[data-chat="${focused}"] .chat-open`)?.focus();
+  }
+
+  return ({ chats, conversation }) => {
+    latest = { chats, current: conversation.id };
+    draw();
   };
 }
 

@@ -11,6 +11,8 @@ import { iconButton } from './icons';
 import { createQuestion } from './question';
 import { createVersions } from './versions';
 
+const SEPARATOR = ' · ';
+
 export interface TurnView {
   readonly articles: readonly HTMLElement[];
   update(turn: Turn, state: State): void;
@@ -75,7 +77,8 @@ export function createTurnView(turn: Turn, chat: Chat): TurnView {
     show(remark, remarkOn(answer));
     show(failure, answer.sentence ?? '');
     const parts = growing || failed ? [] : answerFigures(answer);
-    figures.replaceChildren(...separated(parts));
+    // What is put in anew is spoken anew, and another tab's words arrive as new turns all the way up.
+    if (figures.textContent !== parts.join(SEPARATOR)) figures.replaceChildren(...separated(parts));
     figures.hidden = parts.length === 0;
     copy.hidden = growing || answer.text === '' || !canCopy();
     foot.hidden = isOpen(answer);
@@ -109,5 +112,5 @@ function show(node: HTMLElement, text: string): void {
 
 /** A line may break between the parts, not inside one. */
 function separated(parts: readonly string[]): (Node | string)[] {
-  return parts.flatMap((part, index) => [...(index === 0 ? [] : [' · ']), element('span', 'part', part)]);
+  return parts.flatMap((part, index) => [...(index === 0 ? [] : [SEPARATOR]), element('span', 'part', part)]);
 }
