@@ -18,6 +18,8 @@ from .templates import portable
 from .weights import compute_in_float32, stored_types_kept
 
 _hub: Any = transformers  # only half of it has types
+#: Names that tokenizers are stored under; transformers fails without a reason where there is none.
+_TOKENIZER_FILES: Final = ("tokenizer*", "vocab*", "*.model", "*.tiktoken", "tekken.json")
 _LAYER: Final = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
 _DECODERS: Final = ("ForCausalLM", "LMHeadModel")
 #: What the numeric gate reads besides random tokens: an ordinary conversation.
@@ -125,6 +127,11 @@ def read_texts(source: str | Path, config: Any, chat_template: str | None, *, tr
     Raises:
         ExportError: there is no fast tokenizer, no chat template, or no token that ends an answer.
     """
+    folder = Path(source)
+    if folder.is_dir() and not any(any(folder.glob(names)) for names in _TOKENIZER_FILES):
+        raise ExportError(
+            f"{source} has no tokenizer; put the model's tokenizer.json and tokenizer_config.json into it"
+        )
     try:
         tokenizer = _hub.AutoTokenizer.from_pretrained(str(source), trust_remote_code=trust_remote_code, use_fast=True)
     except Exception as error:  # the same as for configs

@@ -94,6 +94,16 @@ def test_config_and_weights_that_disagree_are_refused(tmp_path: Path, make_check
     assert "the checkpoint lacks" in _refusal(ExportError, model, tmp_path).message
 
 
+def test_a_folder_without_tokenizer_is_refused(tmp_path: Path, make_checkpoint: Callable[..., Path]) -> None:
+    model = make_checkpoint()
+    for file in model.glob("*token*"):
+        file.unlink()
+    message = _refusal(ExportError, model, tmp_path).message
+    assert message == f"{model} has no tokenizer; put the model's tokenizer.json and tokenizer_config.json into it"
+    (model / "tokenizer.json").write_text("{")
+    assert "no tokenizer can be read" in _refusal(ExportError, model, tmp_path).message
+
+
 def test_a_tokenizer_without_template_says_how_to_give_one(
     tmp_path: Path, make_checkpoint: Callable[..., Path]
 ) -> None:
