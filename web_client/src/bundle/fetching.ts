@@ -23,6 +23,7 @@ export async function fetchInto(piece: Piece, into: Bytes, filled: number, arriv
   const ranged = !whole || filled > 0;
   const response = await request(url, ranged ? { range: `bytes=${start + filled}-${start + size - 1}` } : {}, signal);
   if (ranged && response.status !== 206) {
+    await response.body?.cancel(); // which may be all of a large file
     throw new BundleError('bundle_range', `The server does not serve parts of ${nameIn(url)}; its operator must serve the bundle with Range requests.`);
   }
   const reader = response.body?.getReader();
@@ -57,8 +58,11 @@ async function request(url: string, headers: Record<string, string>, signal?: Ab
     signal?.throwIfAborted();
     throw new BundleError('bundle_unreachable', `${nameIn(url)} could not be downloaded; check the connection and reconnect.`);
   }
-  if (!response.ok) throw new BundleError('bundle_missing', `The server answered ${response.status} for ${nameIn(url)}; reload the page, or tell the server's operator.`);
-  return response;
+  if (response.ok) return response;
+  await response.body?.cancel();
+  // What stands before a server that starts again says so for some seconds.
+  const code = response.status >= 500 ? 'bundle_unreachable' : 'bundle_missing';
+  throw new BundleError(code, `The server answered ${response.status} for ${nameIn(url)}; reload the page, or tell the server's operator.`);
 }
 
 async function readPart(reader: ReadableStreamDefaultReader<Uint8Array> | undefined, url: string, signal?: AbortSignal): Promise<Uint8Array | null> {

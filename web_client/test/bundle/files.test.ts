@@ -271,6 +271,21 @@ test('storage that fails in any way stops nothing', async () => {
   await kept.clear();
 });
 
+test('a server that is away behind its proxy is one that is out of reach, which is tried again', async () => {
+  for (const [status, code] of [[502, 'bundle_unreachable'], [503, 'bundle_unreachable'], [403, 'bundle_missing']] as const) {
+    vi.stubGlobal('fetch', () => Promise.resolve(new Response('Try again.', { status })));
+    await expect((await filesOf({ a: Uint8Array.of(1) })).read('a')).rejects.toThrow(damaged(code));
+  }
+});
+
+test('the rest of a file is not downloaded from a server that does not give parts', async () => {
+  const table = Uint8Array.of(1, 2, 3);
+  let cancelled = 0;
+  vi.stubGlobal('fetch', () => Promise.resolve(new Response(new ReadableStream({ cancel: () => void (cancelled += 1) }))));
+  await expect((await filesOf({ a: table })).readRange('a', 1, 1, hex(table.subarray(1, 2)))).rejects.toThrow(damaged('bundle_range'));
+  expect(cancelled).toBe(1);
+});
+
 test('a download that cannot be read back is begun anew', async () => {
   const right = { a: Uint8Array.of(1, 2, 3) };
   stubOpfs().unreadable = true;
