@@ -30,6 +30,8 @@ export interface Chat {
 
 /** `startEngine` starts one with what the settings say of it. */
 export function createChat(store: Store, startEngine: (choices: Pick<EngineOptions, 'effort' | 'weights'>) => Engine, now: () => number = Date.now): Chat {
+  /** Whether the model may be downloaded, as it was said for this visit; else the settings say it. */
+  let allowedNow: boolean | null = null;
   let engine = start();
   /** Of the answer that was asked for last. */
   let stopping = new AbortController();
@@ -44,7 +46,7 @@ export function createChat(store: Store, startEngine: (choices: Pick<EngineOptio
 
   function weights(): WeightChoice {
     const { keepWeights, lessData } = store.state().settings;
-    return { keep: keepWeights, download: !lessData };
+    return { keep: keepWeights, download: allowedNow ?? !lessData };
   }
 
   function restart(): void {
@@ -135,11 +137,13 @@ export function createChat(store: Store, startEngine: (choices: Pick<EngineOptio
     configure(settings) {
       const { effort, keepWeights, lessData } = store.state().settings;
       store.dispatch({ type: 'settings_changed', settings });
+      if (settings.lessData !== lessData) allowedNow = null;
       if (settings.effort !== effort) engine.setEffort(settings.effort);
       if (settings.keepWeights !== keepWeights || settings.lessData !== lessData) engine.setWeights(weights());
     },
     allowDownloads(allowed) {
-      engine.setWeights({ ...weights(), download: allowed });
+      allowedNow = allowed;
+      engine.setWeights(weights());
     },
     askStorage() {
       engine.askStorage();

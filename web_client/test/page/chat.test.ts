@@ -147,7 +147,19 @@ describe('a chat', () => {
     chat.configure({ ...store.state().settings, keepWeights: false });
     chat.askStorage();
     chat.clearStorage();
-    const weights = [{ keep: true, download: false }, { keep: true, download: true }, { keep: false, download: false }];
+    const weights = [{ keep: true, download: false }, { keep: true, download: true }, { keep: false, download: true }];
     expect(engine().commands.slice(1)).toEqual([...weights.map((choice) => ({ type: 'weights', weights: choice })), { type: 'storage' }, { type: 'clear_storage' }]);
+  });
+
+  it('keeps a pause until it ends or another choice is made, whatever else is set', () => {
+    const { chat, store, engines, engine } = begin();
+    chat.allowDownloads(false);
+    chat.configure({ ...store.state().settings, keepWeights: false });
+    expect(engine().commands.at(-1)).toEqual({ type: 'weights', weights: { keep: false, download: false } });
+    chat.reconnect();
+    expect(engines[1]?.commands).toEqual([{ type: 'connect', options: { ...OPTIONS, weights: { keep: false, download: false } } }]);
+    chat.configure({ ...store.state().settings, lessData: true });
+    chat.configure({ ...store.state().settings, lessData: false });
+    expect(engines[1]?.commands.at(-1)).toEqual({ type: 'weights', weights: { keep: false, download: true } });
   });
 });
