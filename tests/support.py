@@ -1,14 +1,21 @@
-"""Helpers for tests that talk to a real server process."""
+"""Helpers for tests that talk to a real server, in a process of its own or in this one."""
 
 from __future__ import annotations
 
 import contextlib
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
+
+from aiohttp import web
 
 from splitllm.bench.server_process import ServerProcess
+from splitllm.server.app import Server, make_app
+from splitllm.server.config import ServerConfig
+from splitllm.server.serve import app_runner, bind, load
 
 
 @contextlib.contextmanager
@@ -22,6 +29,29 @@ def running_server(bundle: Path, *options: str) -> Iterator[ServerProcess]:
         if server.process.poll() is None:
             server.stop()
         print("".join(server.output))
+
+
+@contextlib.asynccontextmanager
+async def serving(folder: Path, unread_s: float = 60.0, **settings: Any) -> AsyncIterator[tuple[str, Server]]:
+    """A server of this bundle as it is run, with limits that the command line does not offer: its URL, and itself."""
+    server = load(ServerConfig(folder, **settings))
+    async with listening(server, unread_s) as url:
+        yield url, server
+
+
+@contextlib.asynccontextmanager
+async def listening(server: Server, unread_s: float = 60.0) -> AsyncIterator[str]:
+    """The URL of a server in this process. `unread_s`: how long a peer may leave unread what it was sent."""
+    listener = bind("127.0.0.1", 0, unread_s=unread_s)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # so that a peer that does not read soon shows
+    runner = app_runner(make_app(server))
+    await runner.setup()
+    try:
+        await web.SockSite(runner, listener).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        await runner.cleanup()
+        listener.close()
 
 
 def run_cli(*args: str, stdin: str | None = None, timeout: float = 120) -> subprocess.CompletedProcess[str]:

@@ -13,15 +13,14 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from aiohttp import web
 
 from splitllm.bundle import Bundle
 from splitllm.client.session import ClientSession
 from splitllm.engines.fake import FakeEngine
-from splitllm.server.app import Server, make_app
+from splitllm.server.app import Server
 from splitllm.server.config import ServerConfig
-from splitllm.server.serve import bind
 from splitllm.types import ClientReport, Float32Array, SamplingParams
+from tests.support import listening
 
 PROMPTS = (tuple(range(1, 100)), (7, 8, 9), (11, 12))
 MAX_TOKENS = 10
@@ -50,15 +49,8 @@ async def serving(bundle: Bundle, **settings: Any) -> AsyncIterator[tuple[str, S
     spec = replace(bundle.spec, end_tokens=())
     config = ServerConfig(bundle.folder, max_sessions=4, **settings)
     server = Server(bundle, FakeEngine(spec, 5, spec.max_context), config)
-    listener = bind("127.0.0.1", 0)
-    runner = web.AppRunner(make_app(server), access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    try:
-        await web.SockSite(runner, listener).start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}", server
-    finally:
-        await runner.cleanup()
-        listener.close()
+    async with listening(server) as url:
+        yield url, server
 
 
 async def open_session(url: str, bundle: Bundle, split: int) -> ClientSession:

@@ -16,9 +16,9 @@ from splitllm.protocol import Frame, Kind, encode_frame
 from splitllm.server import app, connection
 from splitllm.session import ServerSession
 from tests.integration.test_hostile_http import UPGRADE, ServerAt, status_of
-from tests.integration.test_rough_peers import AGAIN, serving
+from tests.integration.test_rough_peers import AGAIN
 from tests.integration.test_wire import HELLO, IDS, OPEN, TURN, is_well, peer
-from tests.support import ServerProcess
+from tests.support import ServerProcess, serving
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ async def test_between_two_texts_the_event_loop_sees_to_everything_else(
     bundle: Bundle, read_in: list[tuple[str, int]]
 ) -> None:
     """Whoever they come from: many connections are as good for a flood as one."""
-    async with serving(bundle, max_sessions=4) as (url, _), contextlib.AsyncExitStack() as stack:
+    async with serving(bundle.folder, max_sessions=4) as (url, _), contextlib.AsyncExitStack() as stack:
         talkers = [await stack.enter_async_context(peer(ServerAt(url))) for _ in range(20)]
         for talker in talkers:
             await talker.say(HELLO)
@@ -65,7 +65,7 @@ async def test_between_two_texts_the_event_loop_sees_to_everything_else(
 async def test_between_two_frames_of_one_peer_the_event_loop_sees_to_everything_else(
     bundle: Bundle, read_in: list[tuple[str, int]]
 ) -> None:
-    async with serving(bundle) as (url, _), peer(ServerAt(url), HELLO, OPEN) as talker:
+    async with serving(bundle.folder) as (url, _), peer(ServerAt(url), HELLO, OPEN) as talker:
         await talker.say({**TURN, "prompt_tokens": 64})
         for position in range(64):
             await talker.say(encode_frame(Frame(Kind.IDS, 1, position, IDS[:1])))
@@ -79,7 +79,7 @@ async def test_who_asks_without_end_is_answered_at_a_pace(
 ) -> None:
     monkeypatch.setattr(connection, "_TALK_BURST", 8)
     monkeypatch.setattr(connection, "_TALK_PER_S", 1e-6)
-    async with serving(bundle) as (url, _), peer(ServerAt(url), HELLO, OPEN) as flood:
+    async with serving(bundle.folder) as (url, _), peer(ServerAt(url), HELLO, OPEN) as flood:
         for _ in range(50):
             await flood.say(AGAIN)
         await is_well(ServerAt(url))
@@ -93,7 +93,7 @@ async def test_new_connections_beyond_all_places_come_at_a_pace(
     """Who opens and leaves again and again has to wait, and those who wait count as connections."""
     monkeypatch.setattr(app, "_WAITING_ROOM", 1)
     monkeypatch.setattr(app, "_OPENINGS_PER_S", 1.0)
-    async with serving(bundle, max_sessions=1) as (url, server):
+    async with serving(bundle.folder, max_sessions=1) as (url, server):
         for _ in range(2):
             async with peer(ServerAt(url), HELLO):
                 pass

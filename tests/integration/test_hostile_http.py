@@ -8,7 +8,6 @@ import os
 import random
 import shutil
 import socket as sockets
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -16,7 +15,6 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 import pytest
 import websockets
-from aiohttp import web
 
 from splitllm.bundle import Bundle
 from splitllm.engines.onnx import OnnxEngine
@@ -25,10 +23,9 @@ from splitllm.resources import page_folder
 from splitllm.server import connection, serve
 from splitllm.server.app import Server, make_app
 from splitllm.server.config import ServerConfig
-from splitllm.server.serve import app_runner, bind, load
 from tests.integration.test_http import request
 from tests.integration.test_wire import HELLO, is_well, peer
-from tests.support import ServerProcess
+from tests.support import ServerProcess, serving
 
 SECRET = b"the operator's secret"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "PROPFIND", "BREW")
@@ -61,21 +58,6 @@ UPGRADE = {
     "Sec-WebSocket-Version": "13",
     "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
 }
-
-
-@contextlib.asynccontextmanager
-async def serving(folder: Path, unread_s: float = 60.0, **settings: Any) -> AsyncIterator[str]:
-    """The server as it is run, in this process, with limits that a test can wait for."""
-    listener = bind("127.0.0.1", 0, unread_s=unread_s)
-    listener.setsockopt(sockets.SOL_SOCKET, sockets.SO_SNDBUF, 4096)  # so that a peer that does not read soon shows
-    runner = app_runner(make_app(load(ServerConfig(folder, **settings))))
-    await runner.setup()
-    try:
-        await web.SockSite(runner, listener).start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        await runner.cleanup()
-        listener.close()
 
 
 async def status_of(url: str, target: str, headers: dict[str, str] | None = None) -> tuple[int, bytes]:
@@ -178,7 +160,7 @@ async def test_pages_of_an_allowed_origin_may_read_what_an_engine_is_made_of_and
     readable = ["/engine/v1.js", f"/{script}", f"/{runtime}", "/bundle/manifest.json"]
     allowed, settings = "https://site.example", {"page": page, "max_sessions": 1}
     async with (
-        serving(bundle.folder, allowed_origins=(allowed,), **settings) as url,
+        serving(bundle.folder, allowed_origins=(allowed,), **settings) as (url, _),
         aiohttp.ClientSession() as browser,
     ):
         for path in [*readable, "/", "/health", "/metrics", "/v1/models"]:
@@ -259,7 +241,7 @@ def odd_targets(seed: int, number: int) -> list[str]:
 
 async def test_no_path_however_written_leads_out(mined: tuple[Path, Path]) -> None:
     folder, page = mined
-    async with serving(folder, page=page, max_sessions=1) as url:
+    async with serving(folder, page=page, max_sessions=1) as (url, _):
         found = 0
         for target in odd_targets(7, 400):
             status, answer = await status_of(url, target, {"Accept-Encoding": "gzip, br"})
@@ -306,7 +288,7 @@ async def test_a_head_that_comes_drop_by_drop_is_given_up(
 ) -> None:
     """Slow loris: each byte comes in time, the whole never does."""
     monkeypatch.setattr(serve, "_SILENT_CONNECTION_S", 0.5)
-    async with serving(bundle.folder, max_sessions=1) as url:
+    async with serving(bundle.folder, max_sessions=1) as (url, _):
         parts = urlsplit(url)
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
         writer.write(head)
@@ -331,7 +313,7 @@ async def test_a_file_that_nobody_reads_is_not_held_open(bundle: Bundle) -> None
         return sum(os.path.realpath(link).endswith(name) for link in Path("/proc/self/fd").iterdir())
 
     name = max(bundle.manifest.files, key=lambda name: bundle.manifest.files[name].size)
-    async with serving(bundle.folder, unread_s=0.5, max_sessions=1) as url:
+    async with serving(bundle.folder, unread_s=0.5, max_sessions=1) as (url, _):
         port = urlsplit(url).port
         deaf = []
         for _ in range(5):
@@ -360,7 +342,7 @@ async def test_connections_without_a_session_give_their_places_back(
     monkeypatch.setattr(connection, "_OPENING_S", patience)
     monkeypatch.setattr(connection, "_PING_EVERY_S", 0.2)
     async with (
-        serving(bundle.folder, max_sessions=1, idle_timeout_s=patience) as url,
+        serving(bundle.folder, max_sessions=1, idle_timeout_s=patience) as (url, _),
         contextlib.AsyncExitStack() as stack,
     ):
         held = ServerAt(url)

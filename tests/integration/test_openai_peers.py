@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 import openai
 import pytest
-from aiohttp import web
 
 from splitllm.bundle import Bundle
 from splitllm.planner.marginal import Load
-from splitllm.server.app import Server, make_app
-from splitllm.server.config import ServerConfig
-from splitllm.server.serve import app_runner, bind, load
 from tests.integration.test_metrics import until
 from tests.integration.test_openai import MODEL, client_of, user
 from tests.integration.test_wire import HELLO, OPEN, peer
-from tests.support import ServerProcess, running_server
+from tests.support import ServerProcess, running_server, serving
 
 
 async def post(url: str, body: bytes | dict[str, Any], **options: Any) -> tuple[int, Any, dict[str, Any]]:
@@ -129,7 +124,7 @@ async def test_a_full_server_says_when_to_come_again(bundle: Bundle) -> None:
 async def test_memory_bounds_a_request_and_all_of_them(endless: Bundle) -> None:
     tokens = 40
     memory = tokens * endless.spec.blocks * endless.spec.kv_bytes_per_token()
-    async with in_process(endless, kv_memory_bytes=memory, queue_s=0.0, send_timeout_s=5.0) as url:
+    async with serving(endless.folder, kv_memory_bytes=memory, queue_s=0.0, send_timeout_s=5.0) as (url, _):
         body = {"model": MODEL, "messages": user("Hi")}
         status, _, answer = await post(url, {**body, "max_tokens": tokens})
         assert (status, answer["error"]["code"]) == (400, "context_length_exceeded")
@@ -194,7 +189,7 @@ def raw_post(body: dict[str, Any], length: int | None = None) -> bytes:
 
 
 async def test_a_body_that_never_comes_is_given_up(bundle: Bundle) -> None:
-    async with in_process(bundle, body_timeout_s=0.3) as url:
+    async with serving(bundle.folder, body_timeout_s=0.3) as (url, _):
         reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(url).port)
         writer.write(raw_post({"model": MODEL}, length=1000))
         answer = await reader.readuntil(b"}}")
@@ -204,7 +199,7 @@ async def test_a_body_that_never_comes_is_given_up(bundle: Bundle) -> None:
 
 
 async def test_a_client_that_does_not_read_is_dropped_and_others_are_served(endless: Bundle) -> None:
-    async with in_process(endless, send_timeout_s=0.5) as url:
+    async with serving(endless.folder, send_timeout_s=0.5) as (url, _):
         deaf = socket.socket()
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         deaf.setblocking(False)
@@ -230,7 +225,7 @@ async def test_a_client_that_does_not_read_is_dropped_and_others_are_served(endl
 
 
 async def test_plans_for_others_reckon_with_a_request(endless: Bundle) -> None:
-    async with serving(endless) as (url, server), aiohttp.ClientSession() as http:
+    async with serving(endless.folder) as (url, server), aiohttp.ClientSession() as http:
         body = {"model": MODEL, "messages": user("Hello!"), "stream": True, "max_tokens": 200}
         async with http.post(f"{url}/v1/chat/completions", json=body) as response:
             await response.content.readline()
@@ -244,7 +239,7 @@ async def test_a_lost_engine_is_told_to_all(endless: Bundle, caplog: pytest.LogC
     def fail(_batch: Any) -> Any:
         raise MemoryError("no memory")
 
-    async with serving(endless) as (url, server), aiohttp.ClientSession() as http:
+    async with serving(endless.folder) as (url, server), aiohttp.ClientSession() as http:
         body = {"model": MODEL, "messages": user("Hello!"), "stream": True, "max_tokens": 900}
         async with http.post(f"{url}/v1/chat/completions", json=body) as response:
             await response.content.readline()
@@ -262,26 +257,3 @@ async def test_a_lost_engine_is_told_to_all(endless: Bundle, caplog: pytest.LogC
         assert "splitllm_ready 0.0" in text
         assert 'splitllm_refusals_total{api="openai",code="internal"} 2.0' in text
     assert "the engine's thread ends" in caplog.text
-
-
-@contextlib.asynccontextmanager
-async def in_process(bundle: Bundle, **settings: Any) -> AsyncIterator[str]:
-    """A server in this process, with limits that the command line does not offer; gives its URL."""
-    async with serving(bundle, **settings) as (url, _):
-        yield url
-
-
-@contextlib.asynccontextmanager
-async def serving(bundle: Bundle, **settings: Any) -> AsyncIterator[tuple[str, Server]]:
-    """The same; gives the URL and the server itself."""
-    listener = bind("127.0.0.1", 0)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # so that a peer that does not read soon shows
-    server = load(ServerConfig(bundle.folder, **settings))
-    runner = app_runner(make_app(server))
-    await runner.setup()
-    try:
-        await web.SockSite(runner, listener).start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}", server
-    finally:
-        await runner.cleanup()
-        listener.close()

@@ -11,39 +11,16 @@ import socket as sockets
 import struct
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
 import websockets
-from aiohttp import web
 
 from splitllm.bundle import Bundle
 from splitllm.server import connection
-from splitllm.server.app import Server, make_app
-from splitllm.server.config import ServerConfig
-from splitllm.server.serve import bind, load
 from tests.integration.test_wire import HELLO, OPEN, REPORT, Peer, is_well, peer
-from tests.support import ServerProcess
-
-
-@contextlib.asynccontextmanager
-async def serving(bundle: Bundle, **settings: Any) -> AsyncIterator[tuple[str, Server]]:
-    """A server in this process, with limits that the command line does not offer: its URL, and itself."""
-    listener = bind("127.0.0.1", 0)
-    listener.setsockopt(sockets.SOL_SOCKET, sockets.SO_SNDBUF, 4096)  # so that a peer that does not read soon shows
-    server = load(ServerConfig(bundle.folder, **settings))
-    runner = web.AppRunner(make_app(server), access_log=None)
-    await runner.setup()
-    try:
-        await web.SockSite(runner, listener).start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}", server
-    finally:
-        await runner.cleanup()
-        listener.close()
-
+from tests.support import ServerProcess, serving
 
 AGAIN = {"type": "report", "client": REPORT, "split": 0, "expected_prompt_tokens": 8}
 
@@ -60,7 +37,7 @@ async def test_a_message_that_is_too_large_is_refused_by_its_header(server: Serv
 async def test_a_peer_that_answers_no_ping_is_let_go(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "_SILENT_S", 0.3)
     monkeypatch.setattr(connection, "_PING_EVERY_S", 0.1)
-    async with serving(bundle) as (url, server), aiohttp.ClientSession() as http:
+    async with serving(bundle.folder) as (url, server), aiohttp.ClientSession() as http:
         async with http.ws_connect(f"{url}/v1/session", autoping=False) as silent:
             await silent.send_json(HELLO)
             async for message in silent:
@@ -83,7 +60,7 @@ async def test_a_peer_that_does_not_read_is_let_go(
 ) -> None:
     monkeypatch.setattr(connection, "_LAST_WORD_S", 30.0 if wakes_up else 0.1)
     monkeypatch.setattr(connection, "_TALK_BURST", 1 << 20)  # at the usual pace it takes minutes to fill the buffers
-    async with serving(bundle, send_timeout_s=0.5) as (url, server):
+    async with serving(bundle.folder, send_timeout_s=0.5) as (url, server):
         address = f"ws{url.removeprefix('http')}/v1/session"
         async with websockets.connect(address, compression=None, max_queue=1, ping_interval=None) as socket:
             deaf = Peer(socket)
@@ -115,7 +92,7 @@ async def _flood(deaf: Peer) -> None:
 async def test_a_peer_that_is_gone_before_its_upgrade_writes_nothing_into_the_log(
     bundle: Bundle, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with serving(bundle) as (url, server):
+    async with serving(bundle.folder) as (url, server):
         host, port = url.removeprefix("http://").split(":")
         with sockets.create_connection((host, int(port))) as peer_socket:
             upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13"
