@@ -1,0 +1,53 @@
+"""docs/performance.md quotes the committed results of `make bench-peers` and `make bench`, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+PAGE = (ROOT / "docs/performance.md").read_text("utf-8")
+PEERS: dict[str, Any] = json.loads((ROOT / "bench/results/peers.json").read_text("utf-8"))
+ENGINE: dict[str, Any] = json.loads((ROOT / "bench/results/engine.json").read_text("utf-8"))
+
+
+def peer_row(row: dict[str, Any]) -> str:
+    of_processor_time = f"{row['cpu_ratio']:.2f}" if "cpu_ratio" in row else "-"
+    target = f"≥ {row['target']:g}, {'met' if row['met'] else '**missed**'}"
+    return f"| {row['what']} | {row['best']} | {row['ratio']:.2f} | {of_processor_time} | {target} |"
+
+
+def engine_rows() -> list[str]:
+    spread, cases = ENGINE["spread"], ENGINE["decode"]["cases"]
+    longest = ENGINE["event_loop"]["decoding_ms"]["longest"]
+    arithmetic = abs(spread["blocks_s_vs_straight_line"] - 1)
+    rows = [
+        ("32 sessions, k spread over 0 … 30, processor time against all at k = 0", spread["cpu_ratio"], 0.75),
+        ("the same, off Σ over layers of (fixed cost + cost per row × rows)", arithmetic, 0.1),
+        ("event loop kept waiting while 32 sessions decode, longest, ms", longest, 10),
+        ("a step against the arithmetic of its work, worst of the grid", max(c["vs_arithmetic"] for c in cases), None),
+    ]
+    return [
+        f"| {what} | {value:.2f} | "
+        + ("-" if target is None else f"≤ {target:g}, {'met' if value <= target else '**missed**'}")
+        + " |"
+        for what, value, target in rows
+    ]
+
+
+@pytest.mark.parametrize("row", PEERS["table"], ids=lambda row: row["what"])
+def test_the_page_quotes_each_peer(row: dict[str, Any]) -> None:
+    assert peer_row(row) in PAGE
+
+
+@pytest.mark.parametrize("row", engine_rows())
+def test_the_page_quotes_the_engine(row: str) -> None:
+    assert row in PAGE
+
+
+def test_the_runs_are_what_the_page_says() -> None:
+    assert (PEERS["threads"], PEERS["rounds"], PEERS["context"], PEERS["failed"]) == (2, 5, 128, {})
+    assert (ENGINE["variant"], ENGINE["rounds"]) == ("float32", 5)
