@@ -101,8 +101,10 @@ def test_the_simulated_server_is_slowed_by_what_the_real_one_waited_and_pays_no_
 
 
 def test_wrong_use_is_said_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "load", "nowhere", "--rate", "0"]) == 2
-    assert "above 0" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as left:
+        main(["bench", "load", "nowhere", "--rate", "0"])
+    assert left.value.code == 2
+    assert "--rate: '0' is not a number above 0" in capsys.readouterr().err
     assert main(["bench", "load", "nowhere", "--policies", "best"]) == 2
     assert "all-server" in capsys.readouterr().err
     assert main(["bench", "load", "nowhere"]) == 3
