@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import numpy as np
 import pytest
@@ -56,7 +57,7 @@ class Talk:
     def run(self) -> list[list[int]]:
         for number, split in enumerate(self.splits):
             self.scheduler.open(str(number), split)
-            self._later(3 * number, lambda number=number: self._ask(number, 1, 0))  # type: ignore[misc]
+            self._later(3 * number, partial(self._ask, number, 1, 0))
         while any(len(tokens) < TURNS * TOKENS for tokens in self.tokens):
             self._tick()
             assert self._now < 1000, "somebody starves"
@@ -88,7 +89,7 @@ class Talk:
                 if len(self.tokens[number]) % TOKENS:
                     self._answer(number, event)
             elif event.turn < TURNS:
-                self._later(THINK, lambda number=number, at=event.length: self._ask(number, TURNS, at))  # type: ignore[misc]
+                self._later(THINK, partial(self._ask, number, TURNS, event.length))
 
     def _later(self, ticks: int, do: Callable[[], None]) -> None:
         self._due.append((self._now + ticks, do))

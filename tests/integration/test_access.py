@@ -113,16 +113,23 @@ async def test_a_browser_gives_the_key_as_a_subprotocol(guarded: ServerProcess) 
         assert (await peer.hear())["type"] == "welcome"
 
 
-async def test_a_key_pays_in_tokens_times_blocks(guarded: ServerProcess) -> None:
-    """One question is let through, as long as anything is left; what it takes beyond that, the next one waits for."""
-    url = f"ws{guarded.url.removeprefix('http')}/v1/session"
-    async with websockets.connect(url, additional_headers=bearer("bob")) as socket:
+@contextlib.asynccontextmanager
+async def asking(url: str, who: str) -> AsyncIterator[Peer]:
+    """Somebody whose question has just been sent."""
+    address = f"ws{url.removeprefix('http')}/v1/session"
+    async with websockets.connect(address, additional_headers=bearer(who)) as socket:
         peer = Peer(socket)
         for message in (HELLO, OPEN):
             await peer.say(message)
             await peer.hear()
         await peer.say(TURN)
         await peer.frame(Kind.IDS, 1, 0, IDS)
+        yield peer
+
+
+async def test_a_key_pays_in_tokens_times_blocks(guarded: ServerProcess) -> None:
+    """One question is let through, as long as anything is left; what it takes beyond that, the next one waits for."""
+    async with asking(guarded.url, "bob") as peer:
         assert (await peer.hear())["type"] == "done"
         await peer.say({**TURN, "turn": 2})
         refusal = await peer.hear()
@@ -251,16 +258,9 @@ async def test_what_runs_while_a_client_hangs_up_is_paid_for(
 
     monkeypatch.setattr(FakeEngine, "run", slow)
     async with serving(bundle, api_key_file=key_file) as (url, server):
-        url = f"ws{url.removeprefix('http')}/v1/session"
-        async with websockets.connect(url, additional_headers=bearer("bob")) as socket:
-            peer = Peer(socket)
-            for message in (HELLO, OPEN):
-                await peer.say(message)
-                await peer.hear()
-            await peer.say(TURN)
-            await peer.frame(Kind.IDS, 1, 0, IDS)
+        async with asking(url, "bob") as peer:
             await until(begun.is_set)
-            socket.transport.abort()
+            peer.socket.transport.abort()
             await until(lambda: not server.admission.sessions)
         may_end.set()
         assert server.access is not None

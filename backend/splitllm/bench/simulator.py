@@ -251,7 +251,7 @@ class Simulation:
         company_ms = self._scheduler.company_ms(now)
         if company_ms > 0:
             self._busy, self._wait = False, self._wait + 1
-            self._at(now + company_ms, lambda at, wait=self._wait: self._end_wait(wait, at))  # type: ignore[misc]
+            self._at(now + company_ms, partial(self._end_wait, self._wait))
             return
         seating, batch, names = self._scheduler.schedule(now)
         now += self.engine.move(seating.moves) + sum(map(self.engine.clear, seating.freed))
