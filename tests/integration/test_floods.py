@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import sys
 from typing import Any
 from urllib.parse import urlsplit
@@ -110,7 +111,9 @@ async def test_connections_of_any_kind_have_an_end_and_who_goes_makes_room(bundl
     server = ServerProcess(["bash", "-c", 'ulimit -n 300 && exec "$@"', "--", *serve])
     try:
         parts = urlsplit(server.url)
+        server.process.send_signal(signal.SIGSTOP)  # so that all of them wait when it looks again
         held = [await asyncio.open_connection(parts.hostname, parts.port) for _ in range(300 // 2 - 64 + 1)]
+        server.process.send_signal(signal.SIGCONT)
         with contextlib.suppress(ConnectionError):
             async with asyncio.timeout(20):  # those before it are closed for their silence much later
                 assert await held[-1][0].read() == b""

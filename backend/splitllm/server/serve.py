@@ -9,6 +9,7 @@ import signal
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from aiohttp import web
@@ -134,23 +135,31 @@ def _most_connections() -> int:
     return max(1, (min(files, _OPEN_FILES) if files > 0 else _OPEN_FILES) // 2 - _OTHER_FILES)
 
 
-class _Refused(asyncio.Protocol):
-    """A connection that is one too many."""
+class _Newcomer(asyncio.Protocol):
+    """A connection of which it is open whether it is one too many.
+
+    asyncio makes the protocols of all connections that wait before the first of them is made, so nobody can be counted
+    earlier than here.
+    """
+
+    def __init__(self, server: web.Server, most: int) -> None:
+        self._server, self._most = server, most
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Drop it at once: a person's browser tries again, and a flood costs nothing but this."""
-        transport.close()
+        """Serve it, or drop it at once: a person's browser tries again, and a flood costs nothing but this."""
+        if len(self._server.connections) >= self._most:
+            transport.close()
+            return
+        handler = self._server()
+        transport.set_protocol(handler)
+        handler.connection_made(transport)
 
 
 def admitting(runner: web.AppRunner, most: int) -> Callable[[], asyncio.BaseProtocol]:
-    """Makes the protocol of each connection, as long as there are fewer than `most`."""
+    """Makes the protocol of each connection, which serves it as long as there are fewer than `most`."""
     server = runner.server
     assert server is not None  # noqa: S101  # the runner is set up
-
-    def protocol() -> asyncio.BaseProtocol:
-        return server() if len(server.connections) < most else _Refused()
-
-    return protocol
+    return partial(_Newcomer, server, most)
 
 
 def app_runner(app: web.Application) -> web.AppRunner:
