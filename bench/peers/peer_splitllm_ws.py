@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 from splitllm.bench.server_process import ServerProcess
 from splitllm.bundle import Bundle
+from splitllm.client.rows import Rows
 from splitllm.client.session import ClientSession
 from splitllm.types import ClientReport, SamplingParams
 
@@ -39,7 +40,7 @@ class Peer:
     async def _open(self) -> ClientSession:
         return await ClientSession.open(
             self.server.url, model=None, identity=self.identity, report=ClientReport(), split=0, wire="float32",
-            expected_prompt_tokens=128, blocks=None,
+            expected_prompt_tokens=128, rows=Rows(None),
         )  # fmt: skip
 
     async def _answer(self, session: ClientSession, ids: list[int], tokens: int) -> list[float]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from splitllm.bundle import Bundle
+from splitllm.client.rows import Rows
 from splitllm.client.session import ClientSession
 from splitllm.engines.fake import FakeEngine
 from splitllm.server.app import Server
@@ -64,7 +65,7 @@ async def open_session(url: str, bundle: Bundle, split: int) -> ClientSession:
         split=split,
         wire="float32",
         expected_prompt_tokens=8,
-        blocks=FakeBlocks(spec.blocks, spec.hidden_size, spec.max_context),  # type: ignore[arg-type]  # a fake's shape
+        rows=Rows(FakeBlocks(spec.blocks, spec.hidden_size, spec.max_context)),  # type: ignore[arg-type]  # a fake's shape
     )
 
 

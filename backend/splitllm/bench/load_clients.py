@@ -15,9 +15,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ..client.rows import Rows
 from ..client.session import ClientSession
 from ..errors import SplitLLMError
-from ..protocol import Frame, Kind, encode_frame
+from ..protocol import Kind
 from ..types import PREFILL_CHUNK, ClientReport, SamplingParams
 from .simulator_values import HEADER_BYTES, ID_BYTES, VALUE_BYTES, ClientSide, Conversation, Record
 
@@ -69,78 +70,84 @@ async def _live(
     """One conversation: open, ask every question, close."""
     await asyncio.sleep(max(0.0, begun + conversation.arrival_ms / 1000 - time.monotonic()))
     try:
-        session = await _ReplayedSession.open(
+        rows = _ReplayedRows(conversation, recording, begun, result)
+        session = await ClientSession.open(
             url, model=None, identity=recording.identity,
-            report=ClientReport(backend="cpu", blocks_ready=len(recording.hidden) - 1), split=split, wire="float16",
-            expected_prompt_tokens=conversation.turns[0].prompt_tokens, blocks=None,
+            report=ClientReport(backend="cpu", blocks_ready=rows.most_blocks), split=split, wire="float16",
+            expected_prompt_tokens=conversation.turns[0].prompt_tokens, rows=rows,
         )  # fmt: skip
-        session.lives(conversation, recording, begun, result)
         for number, turn in enumerate(conversation.turns):
             if number:
                 await asyncio.sleep(turn.think_ms / 1000)
             async with asyncio.timeout(_ANSWER_TIMEOUT_S):
-                await session.ask(number)
+                await rows.live(session, number)
         await session.close()
     except (TimeoutError, SplitLLMError) as error:
         result.failures.append(f"{conversation.name}: {type(error).__name__} {error}"[:200])
 
 
-class _ReplayedSession(ClientSession):
-    """A session that waits where its blocks would compute and its link would carry. Times are ms since `begun`."""
+class _ReplayedRows(Rows):
+    """Rows that wait where blocks would compute them and a link would carry them. Times are ms since `begun`."""
 
-    def lives(self, conversation: Conversation, recording: Recording, begun: float, result: Replay) -> None:
-        """Whose life it is."""
+    def __init__(self, conversation: Conversation, recording: Recording, begun: float, result: Replay) -> None:
+        super().__init__(None)
         self._side = ClientSide(conversation)
         self._recording, self._begun, self._result = recording, begun, result
-        self._known_ms = 0.0  # when the ids that are not computed yet were known
+        self._computed_ms = 0.0  # when the latest row was computed, or what the next one follows from was known
+
+    @property
+    def most_blocks(self) -> int:
+        """All of which inputs are recorded."""
+        return len(self._recording.hidden) - 1
 
     def _now(self) -> float:
         return 1000 * (time.monotonic() - self._begun)
 
-    async def ask(self, number: int) -> None:
+    async def live(self, session: ClientSession, number: int) -> None:
         """One turn, to its end."""
         side, asked = self._side, self._now()
         turn = side.conversation.turns[number]
         record = Record(
             side.conversation.name, side.client.kind, number, asked, turn.prompt_tokens, turn.answer_tokens,
-            split=self.split, feasible=True,
+            split=session.split, feasible=True,
         )  # fmt: skip
         self._result.records.append(record)
-        self._known_ms = asked
+        self._computed_ms = asked
         await self._until(side.up(asked, HEADER_BYTES))
-        held = self._server_length
-        ids = [*self._ids, *(1,) * turn.prompt_tokens]
-        async for token in self.answer(ids, max_tokens=turn.answer_tokens, sampling=SamplingParams()):
+        held = self.server_length
+        ids = [*self.ids, *(1,) * turn.prompt_tokens]
+        async for token in session.answer(ids, max_tokens=turn.answer_tokens, sampling=SamplingParams()):
             if isinstance(token, int):
-                self._known_ms = side.down(self._now(), HEADER_BYTES + ID_BYTES)
-                record.token(self._known_ms)
+                self._computed_ms = side.down(self._now(), HEADER_BYTES + ID_BYTES)
+                record.token(self._computed_ms)
         record.positions = len(ids) - held + max(0, record.tokens - 1)
 
-    async def _compute(self) -> None:
-        """Send what the server wants: rows when they would have been computed, and the link delivered them."""
-        client, split = self._side.client, self.split
-        end = len(self._ids) if split else self._prompt_end
-        computed = self._known_ms
-        for start in range(self._send_from, end, PREFILL_CHUNK):
+    async def due(self, split: int, total_blocks: int) -> tuple[Kind, int, NDArray[Any]] | None:
+        """The next rows that the server wants, when they would have been computed, and the link delivered them."""
+        client = self._side.client
+        end = len(self.ids) if split else self._prompt_end
+        while (start := self._send_from) < end:
             rows = min(PREFILL_CHUNK, end - start)
+            self._send_from = start + rows
             if start < self._prompt_end:
-                computed += split * client.prefill_ms * rows / PREFILL_CHUNK
+                self._computed_ms += split * client.prefill_ms * rows / PREFILL_CHUNK
             else:
-                computed += split * client.decode_ms
+                self._computed_ms += split * client.decode_ms
             if split == 0:
-                await self._deliver(Kind.IDS, start, np.ones((rows, 1), np.int32), computed, ID_BYTES * rows)
-                continue
-            if split == self.total_blocks:  # only the head is left, and it needs the last row alone
+                return await self._delivered(Kind.IDS, start, np.ones((rows, 1), np.int32), ID_BYTES * rows)
+            if split == total_blocks:  # only the head is left, and it needs the last row alone
                 if start + rows < end:
                     continue
                 start, rows = end - 1, 1
             values = self._recording.rows(split, rows, start)
-            await self._deliver(Kind.HIDDEN, start, values, computed, VALUE_BYTES * values.size)
-        self._send_from = end
+            return await self._delivered(Kind.HIDDEN, start, values, VALUE_BYTES * values.size)
+        return None
 
-    async def _deliver(self, kind: Kind, position: int, values: NDArray[Any], computed: float, size: int) -> None:
-        await self._until(self._side.up(computed, HEADER_BYTES + size))
-        await self._link.send(encode_frame(Frame(kind, self._turn, position, values)))
+    async def _delivered(
+        self, kind: Kind, position: int, values: NDArray[Any], size: int
+    ) -> tuple[Kind, int, NDArray[Any]]:
+        await self._until(self._side.up(self._computed_ms, HEADER_BYTES + size))
+        return kind, position, values
 
     async def _until(self, when: float) -> None:
         await asyncio.sleep(max(0.0, when - self._now()) / 1000)

@@ -16,6 +16,7 @@ from ..types import ClientReport, FinishReason, SamplingParams
 from .download import BundleSource, Progress
 from .link import bearer
 from .local_blocks import LocalBlocks
+from .rows import Rows
 from .session import ClientSession
 
 
@@ -120,7 +121,7 @@ class Conversation:
             split=split,
             wire=wire,
             expected_prompt_tokens=len(codec.encode_chat(first)),
-            blocks=blocks,
+            rows=Rows(blocks),
             api_key=api_key,
         )
         return cls(session, codec, variant, report=report, split=split)

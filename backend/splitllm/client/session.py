@@ -20,10 +20,10 @@ from ..protocol import (
     encode_frame,
     report_to,
 )
-from ..types import PREFILL_CHUNK, ClientReport, SamplingParams
+from ..types import ClientReport, SamplingParams
 from .goal import Goal
 from .link import ConnectionLostError, Link, Opening, RefusalError, unexpected
-from .local_blocks import LocalBlocks
+from .rows import Rows, missing_token
 
 #: What the client waits for: an answer that costs the server no work worth naming, or a step that may stand in a queue.
 _REPLY_S: Final = 20.0
@@ -36,29 +36,20 @@ _MOST_LOSSES: Final = 5
 _PASSING: Final = frozenset({"shutting_down", "server_full", "kv_exhausted"})
 #: Errors that speak of a frame and leave its turn running (PROTOCOL.md, section 6).
 _FRAME_ERRORS: Final = frozenset({"not_finite", "unknown_token", "wrong_shape", "wrong_dtype"})
-_WIRE: Final = {"float16": np.dtype(np.float16), "float32": np.dtype(np.float32)}
+_WIRE: Final[dict[str, np.dtype[Any]]] = {"float16": np.dtype(np.float16), "float32": np.dtype(np.float32)}
 
 
 class ClientSession:
-    """A session that is open. `blocks` holds at least as many blocks as any plan calls for; None is none at all.
-
-    What is to be computed follows from three lengths, so a prompt, a token, a catch-up after the split grew and a
-    history that goes up again need no cases of their own: the ids that are known, how many of them the local blocks
-    hold keys and values of, and from where on the server wants rows.
+    """A session that is open; what is to be computed and sent, `rows` knows.
 
     A lost connection is mended: the session is taken up again where the server still holds it, else a new one gets the
     history. Draws are keyed by position, so the answer goes on as it would have.
     """
 
-    def __init__(self, link: Link, opening: Opening, plan: Message, blocks: LocalBlocks | None) -> None:
+    def __init__(self, link: Link, opening: Opening, plan: Message, rows: Rows) -> None:
         self._link, self._opening = link, opening
-        self._blocks = blocks
+        self._rows = rows
         self.total_blocks: int = link.welcome["blocks"]
-        self._ids: list[int] = []  # of the conversation, as far as it is known
-        self._server_length = 0  # positions whose keys and values the server holds
-        self._local_length = 0  # the same for the local blocks
-        self._send_from = 0  # position from which on the server wants rows
-        self._prompt_end = 0  # rows before it go up in chunks, the others one by one
         self._turn = 0
         self._goal: Goal | None = None  # of the turn under way
         self._request: TurnRequest | None = None  # what the latest turn began with
@@ -90,7 +81,7 @@ class ClientSession:
         split: int | None,
         wire: str,
         expected_prompt_tokens: int,
-        blocks: LocalBlocks | None,
+        rows: Rows,
         api_key: str | None = None,
     ) -> Self:
         """Connect, greet and open.
@@ -111,7 +102,7 @@ class ClientSession:
             if isinstance(error, ConnectionLostError):
                 raise error.reason from None
             raise
-        return cls(link, opening, plan, blocks)
+        return cls(link, opening, plan, rows)
 
     async def report(self, report: ClientReport, *, split: int | None, expected_prompt_tokens: int) -> None:
         """Say what has changed, and follow the plan that comes; within a turn, `answer` does so when it is there.
@@ -195,23 +186,23 @@ class ClientSession:
                         await self._settle_report()
                         self._goal = goal
                         await self._begin(ids, goal)
-                    if len(self._ids) < goal.end:
+                    if len(self._rows.ids) < goal.end:
                         await self._compute()
                     done = await self._step(_STEP_S)
                 except ConnectionLostError as lost:
                     losses += 1
                     await self._recover(lost, losses)
-                    if self._goal is goal and len(self._ids) >= goal.end and self._request is None:
+                    if self._goal is goal and len(self._rows.ids) >= goal.end and self._request is None:
                         done = goal.complete(self._turn)
                 if self._goal is not goal:
                     continue
-                if known < len(self._ids):
+                if known < len(self._rows.ids):
                     losses = 0
-                while known < len(self._ids):
+                while known < len(self._rows.ids):
                     known += 1
-                    yield self._ids[known - 1]
+                    yield self._rows.ids[known - 1]
             running, self._goal = False, None
-            self._server_length = done["position"]
+            self._rows.server_length = done["position"]
             yield {**done, "tokens": known - len(ids)}
         except (RemoteError, MachineError, ProtocolError) as error:
             running = isinstance(error, RemoteError) and error.code in _FRAME_ERRORS
@@ -224,18 +215,10 @@ class ClientSession:
 
     async def _begin(self, ids: Sequence[int], goal: Goal) -> None:
         """Begin a turn that answers `ids`."""
-        start = min(_common_prefix(self._ids, ids), self._server_length, len(ids) - 1)
+        start = self._rows.begin(ids)
         self._turn += 1
         self._request = goal.request(self._turn, ids, start)
-        self._ids = list(ids)
-        self._await_rows(start, len(ids))
         await self._link.send(self._request.to_message())
-
-    def _await_rows(self, start: int, prompt_end: int) -> None:
-        """The server wants the rows from `start` on, and holds those before it."""
-        self._server_length = self._send_from = start
-        self._local_length = min(self._local_length, start)
-        self._prompt_end = prompt_end
 
     async def _step(self, patience_s: float) -> Message | None:
         """Take one message: the `done` of this turn, or None."""
@@ -257,8 +240,8 @@ class ClientSession:
         elif received["type"] != "done":
             raise ConnectionLostError(unexpected(received, "done"))
         elif received["turn"] == self._turn:
-            if self._request is not None and len(self._ids) < self._request.prompt_end + received["tokens"]:
-                raise ConnectionLostError(_missing_token())
+            if self._request is not None and len(self._rows.ids) < self._request.prompt_end + received["tokens"]:
+                raise ConnectionLostError(missing_token())
             return received
         return None
 
@@ -266,17 +249,14 @@ class ClientSession:
         """Tokens that follow what is known; a repeat adds nothing."""
         try:
             frame = decode_frame(data)
+            if frame.turn == self._turn:
+                self._rows.take(frame.position, frame.values)
         except ProtocolError as error:
             raise ConnectionLostError(error) from None
-        if frame.turn != self._turn:
-            return
-        if frame.position > len(self._ids):
-            raise ConnectionLostError(_missing_token())
-        self._ids += frame.values[len(self._ids) - frame.position :, 0].tolist()
 
     async def _give_up(self) -> None:
         """Cancel the turn under way and wait for its end; the next turn begins at 0."""
-        self._server_length = 0
+        self._rows.server_length = 0
         try:
             async with asyncio.timeout(_REPLY_S):
                 await self._link.send({"type": "cancel", "turn": self._turn})
@@ -290,18 +270,18 @@ class ClientSession:
 
     def _follow(self, plan: Message) -> None:
         """A new plan is in force."""
-        if plan["split"] > (self._blocks.blocks if self._blocks is not None else 0):
+        if plan["split"] > self._rows.most_blocks:
             raise ProtocolError("The server plans more blocks than there are here; its version may differ.")
         if plan["split"] != self.split:
-            self._local_length = 0  # blocks that did not run until now know nothing of the conversation
+            self._rows.resplit()
             self.plans.append(plan)
-        self._server_length = plan["position"]
+        self._rows.server_length = plan["position"]
         self.plan = plan
 
     async def _adopt(self, plan: Message) -> None:
         """Go on with the turn under a new plan (PROTOCOL.md, "A new plan within a turn")."""
         self._follow(plan)
-        self._send_from, self._prompt_end = plan["position"], len(self._ids)
+        self._rows.adopt(plan["position"])
         await self._link.send({"type": "adopt", "turn": self._turn})
 
     # -- a lost connection --------------------------------------------------------------------------------------------
@@ -335,7 +315,7 @@ class ClientSession:
                 "session": self.plan["session"],
                 "token": self._ticket["token"],
                 "turn": self._turn if self._goal is not None else None,
-                "position": len(self._ids),
+                "position": len(self._rows.ids),
             }
             try:
                 plan = await link.open(self._opening, resume)
@@ -356,64 +336,29 @@ class ClientSession:
         if self._goal is None or request is None:
             return
         if ticket["turn"] == self._turn:
-            self._ids += ticket["tokens"]
-            self._await_rows(plan["position"], ticket["prompt_end"])
+            self._rows.ids += ticket["tokens"]
+            self._rows.await_from(plan["position"], ticket["prompt_end"])
         else:  # it never heard of the turn
-            self._await_rows(request.start, request.prompt_end)
+            self._rows.await_from(request.start, request.prompt_end)
             await self._link.send(request.to_message())
 
     async def _start_over(self, plan: Message) -> None:
         """The session is gone; a new one gets the history."""
         self._ticket = plan.get("resume")
-        self._turn = self._local_length = 0
+        self._turn = 0
+        self._rows.resplit()
         self._follow(plan)
         if self._goal is None:
             return
         self.started_over = True
         self._request = None
-        if len(self._ids) < self._goal.end:
-            await self._begin(self._ids, self._goal)
-
-    # -- rows ---------------------------------------------------------------------------------------------------------
+        if len(self._rows.ids) < self._goal.end:
+            await self._begin(self._rows.ids, self._goal)
 
     async def _compute(self) -> None:
         """Compute all that is known and not computed yet, and send what the server wants of it."""
-        if self.split == 0:
-            for start in range(self._send_from, self._prompt_end, PREFILL_CHUNK):
-                chunk = self._ids[start : min(start + PREFILL_CHUNK, self._prompt_end)]
-                await self._send(Kind.IDS, start, np.array(chunk, np.int32)[:, None])
-            self._send_from = max(self._send_from, self._prompt_end)
-            return
-        blocks, split = self._blocks, self.split
-        assert blocks is not None  # noqa: S101  # _follow looked
-        while self._local_length < len(self._ids):
-            start = self._local_length
-            # Rows that the server holds are caught up on here alone.
-            limit = self._send_from if start < self._send_from else len(self._ids)
-            chunk = self._ids[start : min(start + PREFILL_CHUNK, limit)]
-            end = start + len(chunk)
-            hidden = await asyncio.to_thread(blocks.forward, chunk, start, split)
-            self._local_length = end
-            if start < self._send_from:
-                continue
-            if split == self.total_blocks and end < self._prompt_end:
-                continue  # only the head is left, and it needs the last row alone
-            if split == self.total_blocks:
-                hidden = hidden[-1:]
-            await self._send(Kind.HIDDEN, end - len(hidden), hidden)
-
-    async def _send(self, kind: Kind, position: int, values: Any) -> None:
-        if kind is Kind.HIDDEN:
-            values = values.astype(_WIRE[self.plan["wire"]])
-        await self._link.send(encode_frame(Frame(kind, self._turn, position, values)))
-
-
-def _missing_token() -> ProtocolError:
-    return ProtocolError("A token of the server is missing; ask again.", code="position_gap")
-
-
-def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    for index, (left, right) in enumerate(zip(a, b, strict=False)):
-        if left != right:
-            return index
-    return min(len(a), len(b))
+        while (due := await self._rows.due(self.split, self.total_blocks)) is not None:
+            kind, position, values = due
+            if kind is Kind.HIDDEN:
+                values = values.astype(_WIRE[self.plan["wire"]], copy=False)
+            await self._link.send(encode_frame(Frame(kind, self._turn, position, values)))
