@@ -108,3 +108,12 @@ def company_ms(due_ms: Iterable[float], *, since_ms: float, now_ms: float, tick_
     """
     until = min(since_ms + COMPANY_TICKS * tick_ms, min(due_ms) - COMPANY_LEAVES * tick_ms)
     return max(0.0, until - now_ms)
+
+
+def in_turn(models: int, last: int) -> list[int]:
+    """Which of several models is asked first whether it has a tick to run, which next, and so on, by index.
+
+    Whoever ran last is asked last. So between two ticks of a model that has work lies at most one tick of each other
+    model, and tokens of all models come at the same pace (docs/decisions/several-models.md).
+    """
+    return [(last + 1 + step) % models for step in range(models)]

@@ -1,4 +1,4 @@
-"""The engine's thread: schedule, run, complete, again and again.
+"""One model's engine at work: schedule, run, complete, again and again, on the engine's thread.
 
 The event loop never touches scheduler or engine; it sends commands, and gets events back on the loop. That keeps the
 loop free while the runtime computes (it releases the GIL), and leaves the state machines to one thread.
@@ -7,10 +7,7 @@ loop free while the runtime computes (it releases the GIL), and leaves the state
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import queue
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +15,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from .engine_thread import Command, EngineThread
 from .engines.base import Engine
 from .generation import Event, Generation, Resplitted
 from .scheduler import Scheduler
@@ -28,7 +26,6 @@ from .work import Batch
 log = logging.getLogger(__name__)
 
 EventHandler = Callable[[Event], None]
-_Command = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,7 +42,7 @@ class Tick:
 
 
 class Runner:
-    """Owns one engine, its scheduler and its thread."""
+    """Owns one engine and its scheduler."""
 
     def __init__(
         self,
@@ -54,39 +51,38 @@ class Runner:
         sla: Sla | None = None,
         on_fault: Callable[[BaseException], None] | None = None,
         on_tick: Callable[[Tick], None] | None = None,
+        thread: EngineThread | None = None,
     ) -> None:
         """`sla` sets the deadlines that prompts are ordered by; the functions are called on the loop.
 
-        `on_fault` is called when the engine's thread dies; sessions can then not go on. `on_tick` is called after each
+        `thread` is one that computes for other models too; None is one for this model alone. `on_fault` is called when
+        the engine fails; sessions can then not go on. `on_tick` is called after each
         tick that ran something, before that tick's events are delivered.
         """
         self.engine = engine
         self._scheduler = Scheduler(engine.rows, sla=sla)
-        self._commands: queue.SimpleQueue[_Command | None] = queue.SimpleQueue()
         self._handlers: dict[str, EventHandler] = {}
         self._on_fault, self._on_tick = on_fault, on_tick
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._thread = thread or EngineThread()
+        self._thread.add(self)
         self.fault: BaseException | None = None
 
     # -- on the event loop --------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the thread; call it on the event loop that is to get the events."""
+        """Start the thread, if another model has not; call it on the event loop that is to get the events."""
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._main, name="splitllm-engine", daemon=True)
         self._thread.start()
 
     async def stop(self) -> None:
-        """Finish the tick in work and end the thread."""
-        self._commands.put(None)
-        if self._thread is not None:
-            await asyncio.to_thread(self._thread.join)
+        """Finish the tick in work and end the thread, for other models too."""
+        await self._thread.stop()
 
     @property
     def ready(self) -> bool:
-        """Whether the thread runs and has met no fault."""
-        return self._thread is not None and self._thread.is_alive() and self.fault is None
+        """Whether the thread runs and has met no fault here."""
+        return self._thread.alive and self.fault is None
 
     def open(self, session: str, split: int, handler: EventHandler) -> None:
         """Seat a session; the caller has made sure that a row is free. `handler` gets its events, on the loop."""
@@ -159,44 +155,17 @@ class Runner:
         self._ask(session, close)
         self._handlers.pop(session, None)
 
-    def _ask(self, session: str, command: _Command) -> bool:
+    def _ask(self, session: str, command: Command) -> bool:
         """Queue a command, unless the session is closed or there is nobody left to carry it out."""
         if session not in self._handlers or self.fault is not None:
             return False
-        self._commands.put(command)
+        self._thread.ask(self, command)
         return True
 
     # -- on the engine's thread ---------------------------------------------------------------------------------------
 
-    def _main(self) -> None:
-        try:
-            patience_s: float | None = None
-            while self._take_commands(patience_s):
-                patience_s = self._tick()
-            seating, _, _ = self._scheduler.schedule(_now_ms())
-            self._carry_out(seating)  # rows of sessions that closed last are overwritten too
-        except BaseException as error:
-            self.fault = fault = error  # `error` is unbound when the except clause ends, before the loop gets to it
-            log.exception("the engine's thread ends")
-            if self._on_fault is not None:
-                on_fault = self._on_fault
-                self._call(lambda: on_fault(fault))
-
-    def _take_commands(self, patience_s: float | None) -> bool:
-        """Carry out what the loop has asked for by now; wait for something for `patience_s`, None: until it comes.
-
-        What is asked for meanwhile comes after the next tick, so that no flood of commands holds it up. False: stop.
-        """
-        with contextlib.suppress(queue.Empty):
-            for number in range(max(self._commands.qsize(), 1)):
-                command = self._commands.get(timeout=0 if number else patience_s)
-                if command is None:
-                    return False
-                command()
-        return True
-
-    def _tick(self) -> float | None:
-        """One tick; returns how long to wait for commands before the next, None: there is nothing else to do."""
+    def tick(self) -> float | None:
+        """See Computing."""
         begun = time.perf_counter()
         self._deliver(self._scheduler.end_cancelled())
         company_ms = self._scheduler.company_ms(_now_ms())
@@ -213,6 +182,19 @@ class Runner:
         self._report(Tick(batch, sessions, run_ended - run_begun, time.perf_counter() - begun))
         self._deliver(events)
         return 0.0
+
+    def finish(self) -> None:
+        """See Computing: rows of sessions that closed last are overwritten too."""
+        seating, _, _ = self._scheduler.schedule(_now_ms())
+        self._carry_out(seating)
+
+    def fail(self, error: BaseException) -> None:
+        """See Computing."""
+        self.fault = error
+        log.error("the engine stops", exc_info=error)
+        on_fault = self._on_fault
+        if on_fault is not None:
+            self._call(lambda: on_fault(error))
 
     def _report(self, tick: Tick) -> None:
         on_tick = self._on_tick

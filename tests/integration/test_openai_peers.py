@@ -256,4 +256,4 @@ async def test_a_lost_engine_is_told_to_all(endless: Bundle, caplog: pytest.LogC
             text = await response.text()
         assert "splitllm_ready 0.0" in text
         assert 'splitllm_refusals_total{api="openai",code="internal"} 2.0' in text
-    assert "the engine's thread ends" in caplog.text
+    assert "the engine stops" in caplog.text
