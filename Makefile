@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak check audit lock fast demo-model bench bench-peers pictures wheel chromium clean
+.PHONY: help setup demo test soak check audit lock fast demo-model bench bench-peers pictures wheel chromium firefox clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -23,7 +23,7 @@ demo: $(VENV)/.serve $(PAGE) ## serve tiny-chat and open its page (no torch need
 
 setup: $(VENV)/.full $(PAGE) ## install everything that developing needs
 
-test: setup chromium ## all tests, those in a real browser included
+test: setup chromium firefox ## all tests, those in a real browser included
 	cd web_client && npm run --silent test
 	$(BIN)/python -m pytest $(ARGS)
 
@@ -118,3 +118,9 @@ chromium:
 	@command -v chromium chromium-browser google-chrome google-chrome-stable > /dev/null || if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
 	  echo "Installing Chromium …"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium > /dev/null; \
 	else echo "The browser tests need Chromium: run 'sudo apt-get install chromium' (or your system's way) first."; exit 1; fi
+
+# One test is Firefox's, and skips with this very command where there is none; its WebGPU needs a Vulkan driver.
+firefox:
+	@command -v firefox-esr firefox > /dev/null || if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+	  echo "Installing Firefox …"; { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq firefox-esr mesa-vulkan-drivers > /dev/null; } || true; \
+	else echo "The test in Firefox is skipped: 'sudo apt-get install firefox-esr mesa-vulkan-drivers' (or your system's way) brings it."; fi
