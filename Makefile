@@ -61,7 +61,7 @@ demo-model: $(VENV)/.full ## make tiny-chat from nothing: corpus, training, eval
 
 bench: setup ## measure the engine on random weights in SmolLM2-135M's shape; MODELS=folder keeps them
 	$(BIN)/python bench/models.py smollm2-135m --out $(MODELS)
-	$(BIN)/splitllm bench engine --bundle $(MODELS)/smollm2-135m.bundle --variant float32 --json > bench/results/engine.json.new
+	$(BIN)/splitllm bench engine --bundle $(MODELS)/smollm2-135m.bundle --variant float32 --figures bench/results --json > bench/results/engine.json.new
 	mv bench/results/engine.json.new bench/results/engine.json
 
 bench-peers: setup bench/peers/.venv/.installed ## the same beside transformers, onnxruntime-genai, llama.cpp and Optimum

@@ -13,6 +13,7 @@ from ..errors import MachineError
 from ..manifest import VARIANTS
 from ..resources import demo_bundle
 from .argument_types import count
+from .bench_flags import draw
 from .tables import columns
 
 _DESCRIPTION = """\
@@ -32,6 +33,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--threads", type=count, metavar="N", help="threads to compute with (default: all cores)")
     parser.add_argument("--rounds", type=count, default=5, metavar="N", help="default: %(default)s")
+    parser.add_argument("--figures", metavar="DIR", help="also draw what a token costs there, as SVG")
     parser.add_argument("--json", action="store_true", help="print one JSON object, for machines")
     parser.set_defaults(run=run)
 
@@ -44,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
         MachineError: the runtime or the device is missing.
     """
     try:
-        from ..bench import engine
+        from ..bench import engine, engine_figures
     except ModuleNotFoundError as error:
         if error.name != "onnxruntime":
             raise
@@ -57,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
     result = engine.measure(
         bundle, device=args.device, variant=args.variant, threads=args.threads, rounds=args.rounds, tell=tell
     )
+    draw(engine_figures.draw, result, args.figures)
     print(json.dumps(result, indent=1) if args.json else _report(result))
     return 0
 

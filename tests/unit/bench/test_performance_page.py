@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from splitllm.bench import engine_figures
+
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs/performance.md").read_text("utf-8")
 PEERS: dict[str, Any] = json.loads((ROOT / "bench/results/peers.json").read_text("utf-8"))
@@ -51,3 +53,8 @@ def test_the_page_quotes_the_engine(row: str) -> None:
 def test_the_runs_are_what_the_page_says() -> None:
     assert (PEERS["threads"], PEERS["rounds"], PEERS["context"], PEERS["failed"]) == (2, 5, 128, {})
     assert (ENGINE["variant"], ENGINE["rounds"]) == ("float32", 5)
+
+
+def test_the_figure_is_drawn_from_the_committed_results(tmp_path: Path) -> None:
+    (drawn,) = engine_figures.draw(ENGINE, tmp_path)
+    assert drawn.read_bytes() == (ROOT / "bench/results" / drawn.name).read_bytes()
