@@ -10,6 +10,7 @@ import torch
 from splitllm.types import Float32Array
 
 from . import graph, layout, tracing
+from .chain import QUANTIZED
 from .decoder import Decoder, rotary_tables
 from .modules import BlockModule, HeadModule, embedding_rows
 from .variants import activations_of, as_stored, make_variant
@@ -24,7 +25,8 @@ def write_parts(
     """Everything but tokenizer and manifest: blocks in `variants`, the head in `heads`."""
     sizes = decoder.sizes
     traced = tracing.trace(HeadModule(decoder), tracing.HEAD_AXES, tracing.HEAD_OUT_AXES)
-    head = _Head(as_stored(graph.finish_head(traced, sizes)))
+    finished = graph.finish_head(traced, sizes)
+    head = _Head(as_stored(finished))
     constants = {name: table.numpy() for name, table in rotary_tables(decoder).items()}
     dtypes = sorted({activations_of(variant) for variant in variants}, reverse=True)
     embed = {
@@ -54,7 +56,8 @@ def write_parts(
             table = embed["float32"]["file"] if head.is_tied else None
             files = layout.write_head(head.part, folder, "head.float32", table)
         else:
-            files = layout.write_graph(make_variant(head.part, variant), folder, f"head.{variant}")
+            source = finished if variant in QUANTIZED else head.part  # a turned product would stay in floats
+            files = layout.write_graph(make_variant(source, variant), folder, f"head.{variant}")
         parts["head"][variant] = {**files, "activations": activations_of(variant)}
         tell("exporting head", len(parts["head"]), len(heads))
     return parts

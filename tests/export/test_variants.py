@@ -57,6 +57,14 @@ def test_fewer_bits_cost_more_and_what_they_cost_stands_in_the_manifest(
     assert dict(summary.heads["int8"]) == dict(figures["head.int8"])
 
 
+def test_a_quantized_head_is_stored_in_8_bits(everything: tuple[Bundle, ExportSummary]) -> None:
+    bundle, _ = everything
+    weights = bundle.manifest.head["int8"].weights
+    assert weights is not None
+    assert bundle.manifest.files[weights].size < 0.3 * bundle.manifest.files[bundle.manifest.embed["float32"].file].size
+    assert float(bundle.manifest.variants["head.int8"]["kl_divergence"]) > 0
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_engine_runs_every_variant_on_the_cpu(everything: tuple[Bundle, ExportSummary], variant: str) -> None:
     bundle, _ = everything
