@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from splitllm.bench.load import LoadTest, Measured, compare, people_of, pinned_server, record_activations, run_simulated
+from splitllm.bench.load import (
+    LoadTest,
+    Measured,
+    compare,
+    measure_costs,
+    people_of,
+    pinned_server,
+    record_activations,
+    run_simulated,
+)
 from splitllm.bench.load_clients import Replay, replay
 from splitllm.bench.simulator_engine import ServerModel
 from splitllm.bench.simulator_values import Client, Conversation, Record, Turn
@@ -57,14 +66,17 @@ async def test_a_server_that_is_gone_fails_a_conversation_not_the_run(bundle: Bu
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="pins processes, which Linux alone can")
-def test_a_pinned_server_tells_its_seconds() -> None:
-    test = LoadTest(ROOT / "demo/bundle", Sla(), 1.0, 1.0, 1, 0.7, server_core=min(os.sched_getaffinity(0)))
+def test_a_pinned_server_tells_its_seconds_and_computes_with_the_weights_that_are_measured() -> None:
+    core = min(os.sched_getaffinity(0))
+    test = LoadTest(ROOT / "demo/bundle", Sla(), 1.0, 1.0, 1, 0.7, variant="int4", rounds=1, server_core=core)
+    assert "int4 blocks" in measure_costs(test).made_by
     server = pinned_server(test)
     try:
         assert os.sched_getaffinity(server.process.pid) == {test.server_core}
         cpu, waited = server.usage()
         assert cpu > 0
         assert waited >= 0
+        assert "int4" in "".join(server.output)
     finally:
         server.stop()
     assert server.process.poll() is not None

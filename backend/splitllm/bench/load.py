@@ -41,7 +41,10 @@ _SETTLE_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class LoadTest:
-    """What is replayed: `rate` turns a second arrive for `seconds`; lengths are cut, so that a run stays short."""
+    """What is replayed: `rate` turns a second arrive for `seconds`; lengths are cut, so that a run stays short.
+
+    variant: weights that are served, and that costs are measured of; None: what a server of the bundle computes with.
+    """
 
     bundle: Path
     sla: Sla
@@ -49,6 +52,7 @@ class LoadTest:
     seconds: float
     seed: int
     headroom: float
+    variant: str | None = None
     most_prompt: int = 256
     most_answer: int = 128
     most_think_ms: float = 5000.0
@@ -64,9 +68,9 @@ class LoadTest:
 def pinned_server(test: LoadTest) -> ServerProcess:
     """`splitllm serve` as a process on one core, with one thread to compute."""
     command = [
-        sys.executable, "-m", "splitllm.cli", "serve", str(test.bundle), "--port", "0", "--threads", "1",
-        "--max-sessions", str(test.max_sessions), "--sla-ttft-ms", str(test.sla.ttft_ms),
-        "--sla-tpot-ms", str(test.sla.tpot_ms),
+        sys.executable, "-m", "splitllm.cli", "serve", str(test.bundle), "--port", "0", "--device", "cpu",
+        "--threads", "1", "--max-sessions", str(test.max_sessions), "--sla-ttft-ms", str(test.sla.ttft_ms),
+        "--sla-tpot-ms", str(test.sla.tpot_ms), *_weights(test),
     ]  # fmt: skip
     return ServerProcess(command, core=test.server_core)
 
@@ -81,7 +85,7 @@ def measure_costs(test: LoadTest) -> ServerModel:
         path = Path(folder) / "profile.json"
         command = [
             sys.executable, "-m", "splitllm.cli", "bench", "capacity", "--bundle", str(test.bundle),
-            "--save-profile", str(path), "--rounds", str(test.rounds),
+            "--save-profile", str(path), "--rounds", str(test.rounds), *_weights(test),
         ]  # fmt: skip
         done = subprocess.run(  # noqa: S603  # our own command line
             command, capture_output=True, text=True, check=False,
@@ -90,6 +94,11 @@ def measure_costs(test: LoadTest) -> ServerModel:
         if done.returncode:
             raise MachineError(f"the costs cannot be measured: {done.stderr.strip()[-300:]}")
         return ServerModel.from_json(json.loads(path.read_text("utf-8")))
+
+
+def _weights(test: LoadTest) -> list[str]:
+    """The flag that makes server and measurement run the same weights."""
+    return [] if test.variant is None else ["--variant", test.variant]
 
 
 def record_activations(bundle: Bundle) -> Recording:

@@ -15,7 +15,7 @@ from ..bench.simulator_engine import ServerModel
 from ..bench.simulator_policies import POLICIES
 from ..errors import UsageError
 from .argument_types import count, not_negative, number, positive, several, share_above_0, whole
-from .bench_flags import add_sla, draw, sla
+from .bench_flags import add_sla, add_variant, draw, sla
 from .plan import read_json
 from .tables import columns
 
@@ -45,6 +45,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--profile", metavar="FILE", help="costs of a server (default: the committed profile)")
     parser.add_argument("--bundle", metavar="DIR", help="measure the costs now, with this bundle, on one core")
     parser.add_argument("--save-profile", metavar="FILE", help="with --bundle: write the costs there, and simulate not")
+    add_variant(parser, "with --bundle: weights to measure (default: what a server of the bundle computes with)")
     parser.add_argument(
         "--rounds", type=count, default=5, metavar="N", help="with --bundle: rounds to measure (default: 5)"
     )
@@ -120,7 +121,7 @@ def _server(args: argparse.Namespace) -> ServerModel:
     if args.bundle is not None:
         if args.profile is not None:
             raise UsageError("give --profile or --bundle, not both")
-        return measure(Path(args.bundle), args.rounds)
+        return measure(Path(args.bundle), args.rounds, args.variant)
     if args.save_profile is not None:
         raise UsageError("--save-profile writes what --bundle DIR measures: add --bundle")
     if args.profile is None and not _COMMITTED.is_file():
@@ -128,8 +129,10 @@ def _server(args: argparse.Namespace) -> ServerModel:
     return ServerModel.from_json(read_json(args.profile or str(_COMMITTED)))
 
 
-def measure(bundle_folder: Path, rounds: int) -> ServerModel:
+def measure(bundle_folder: Path, rounds: int, variant: str | None) -> ServerModel:
     """The costs of serving a bundle on one core of this machine, by the processor's own time.
+
+    `variant` is that of `OnnxEngine`.
 
     Raises:
         SplitLLMError: the runtime is missing, or the bundle cannot be loaded.
@@ -144,14 +147,17 @@ def measure(bundle_folder: Path, rounds: int) -> ServerModel:
     bundle = Bundle.open(bundle_folder)
     spec = bundle.spec
     capacity_tokens = min(spec.max_context, _MOST_POSITIONS)
-    engine = OnnxEngine(bundle, rows=_MOST_MEASURED_ROWS + 1, capacity=capacity_tokens, threads=1, variant="float32")
+    engine = OnnxEngine(
+        bundle, rows=_MOST_MEASURED_ROWS + 1, capacity=capacity_tokens, threads=1, device="cpu", variant=variant
+    )
     try:
         profile, copied = measure_thoroughly(
             engine, rounds=rounds, clock=time.process_time, progress=_progress("rounds")
         )
     finally:
         engine.close()
-    made_by = f"{spec.name}, float32, one core of {processor()}, least of several rounds, processor time"
+    weights = f"{engine.choice.blocks} blocks, {engine.choice.head} head"
+    made_by = f"{spec.name}, {weights}, one core of {processor()}, least of several rounds, processor time"
     return ServerModel(profile, spec.blocks, spec.hidden_size, copy_bytes_per_ms=copied, made_by=made_by)
 
 

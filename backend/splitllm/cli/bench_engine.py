@@ -10,10 +10,9 @@ from typing import Any
 
 from ..bundle import Bundle
 from ..errors import MachineError
-from ..manifest import VARIANTS
 from ..resources import demo_bundle
 from .argument_types import count
-from .bench_flags import draw
+from .bench_flags import add_variant, draw
 from .tables import columns
 
 _DESCRIPTION = """\
@@ -28,9 +27,7 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser("engine", help="what the engine costs on this machine", description=_DESCRIPTION)
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="bundle to measure with (default: tiny-chat)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: %(default)s")
-    parser.add_argument(
-        "--variant", choices=VARIANTS, help="weights to run (default: what a server of the bundle runs)"
-    )
+    add_variant(parser, "weights to run (default: what a server of the bundle runs)")
     parser.add_argument("--threads", type=count, metavar="N", help="threads to compute with (default: all cores)")
     parser.add_argument("--rounds", type=count, default=5, metavar="N", help="default: %(default)s")
     parser.add_argument("--figures", metavar="DIR", help="also draw what a token costs there, as SVG")

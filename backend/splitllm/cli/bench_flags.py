@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from ..manifest import VARIANTS
 from ..types import Sla
 from .argument_types import positive
 
@@ -22,6 +23,11 @@ def add_sla(parser: Any) -> None:
 def sla(args: argparse.Namespace) -> Sla:
     """The latency promised."""
     return Sla(args.sla_ttft_ms, args.sla_tpot_ms)
+
+
+def add_variant(parser: Any, help_text: str) -> None:
+    """Add the flag that says which weights are measured."""
+    parser.add_argument("--variant", choices=VARIANTS, help=help_text)
 
 
 def draw(draw_all: Callable[[dict[str, Any], Path], list[Path]], result: dict[str, Any], folder: str | None) -> None:

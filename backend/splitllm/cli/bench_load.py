@@ -11,7 +11,7 @@ from typing import Any
 from ..bench.simulator_policies import POLICIES
 from ..errors import UsageError
 from .argument_types import number, share_above_0, whole
-from .bench_flags import add_sla, sla
+from .bench_flags import add_sla, add_variant, sla
 from .tables import columns
 
 _DESCRIPTION = """\
@@ -46,6 +46,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--headroom", type=share_above_0, default=0.7, metavar="X", help="as in `capacity` (default: 0.7)"
     )
+    add_variant(parser, "weights that the server computes with (default: what the bundle says)")
     add_sla(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object, for machines")
     parser.set_defaults(run=run)
@@ -64,7 +65,9 @@ def run(args: argparse.Namespace) -> int:
         from ..bench import load
     except ImportError as error:
         raise UsageError(f"this benchmark needs the server's packages ({error}): install splitllm[cpu]") from error
-    test = load.LoadTest(Path(args.bundle), sla(args), args.rate, args.seconds, args.seed, args.headroom)
+    test = load.LoadTest(
+        Path(args.bundle), sla(args), args.rate, args.seconds, args.seed, args.headroom, variant=args.variant
+    )
     result = load.run(test, names, rounds=args.rounds, tell=lambda line: print(line, file=sys.stderr, flush=True))
     print(json.dumps(result, indent=1) if args.json else report(result))
     return 0
