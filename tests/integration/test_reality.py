@@ -27,6 +27,8 @@ TOKENS = 16
 PROMISED_MS = 570  # of which plans may use 400: a server for many keeps the rest for others
 SLOW_BLOCK_S = 0.15  # of eight: 1.2 s a token
 FAR_S = 0.5  # one way
+PROMISED_FIRST_MS = 1000
+SLOW_CHUNK_S = 0.7  # of five and more
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +38,14 @@ def patient(endless: Bundle) -> Iterator[ServerProcess]:
         yield process
 
 
-async def answers(url: str, cache: Path, after: Any = None, *, max_tokens: int = TOKENS, **options: Any) -> Answer:
+async def answers(
+    url: str, cache: Path, after: Any = None, *, question: str = QUESTION, max_tokens: int = TOKENS, **options: Any
+) -> Answer:
     """One answer; `after` is called with the number of pieces of text that have come."""
-    talk = await Conversation.open(url, cache=cache, wire="float32", first_prompt=QUESTION, **options)
+    talk = await Conversation.open(url, cache=cache, wire="float32", first_prompt=question, **options)
     try:
         pieces = 0
-        async for item in talk.ask(QUESTION, max_tokens=max_tokens, sampling=SamplingParams()):
+        async for item in talk.ask(question, max_tokens=max_tokens, sampling=SamplingParams()):
             if isinstance(item, Answer):
                 return item
             pieces += 1
@@ -52,15 +56,25 @@ async def answers(url: str, cache: Path, after: Any = None, *, max_tokens: int =
     raise AssertionError("no answer")
 
 
+@pytest.fixture(scope="module")
+def hasty(endless: Bundle) -> Iterator[ServerProcess]:
+    """A server that promises the first token soon."""
+    with running_server(endless.folder, "--sla-ttft-ms", str(PROMISED_FIRST_MS)) as process:
+        yield process
+
+
 @pytest.fixture
 def slow_client(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
-    """Seconds that each block of the client takes more for a single row; its own report knows nothing of that."""
-    more = {"block_s": 0.0}
+    """Seconds that the client takes more: each block for a single row, and all of them for a chunk of a prompt.
+
+    Its own report knows nothing of that.
+    """
+    more = {"block_s": 0.0, "chunk_s": 0.0}
     forward = LocalBlocks.forward
 
     def slow(self: LocalBlocks, ids: Sequence[int], position: int, split: int | None = None) -> Any:
-        if len(ids) == 1:
-            time.sleep(more["block_s"] * (self.blocks if split is None else split))
+        each = more["block_s"] * (self.blocks if split is None else split)
+        time.sleep(each if len(ids) == 1 else more["chunk_s"])
         return forward(self, ids, position, split)
 
     monkeypatch.setattr(LocalBlocks, "forward", slow)
@@ -95,6 +109,20 @@ async def test_a_client_that_lied_about_its_speed_is_capped(
     answer = await answers(patient.url, cache)
     assert answer.splits[0] == 8
     assert answer.split * SLOW_BLOCK_S * 1000 <= PROMISED_MS
+    assert answer.text == undisturbed.text
+
+
+@pytest.mark.parametrize("effort", [None, 0.5], ids=["all blocks at home", "half of them"])
+async def test_a_prompt_that_is_slower_at_home_than_promised_goes_on_at_the_server(
+    hasty: ServerProcess, cache: Path, slow_client: dict[str, float], monkeypatch: pytest.MonkeyPatch, effort: float
+) -> None:
+    question = QUESTION * 60
+    undisturbed = await answers(hasty.url, cache, question=question, split=0, max_tokens=4)
+    boast = ClientReport("cpu", "float32", 8, decode_ms=0.0, prefill_ms=0.0, prefill_rows=64)
+    monkeypatch.setattr(LocalBlocks, "measure", lambda self: boast)
+    slow_client["chunk_s"] = SLOW_CHUNK_S
+    answer = await answers(hasty.url, cache, question=question, max_tokens=4, effort=effort)
+    assert answer.splits == (8 if effort is None else 4, 0)
     assert answer.text == undisturbed.text
 
 

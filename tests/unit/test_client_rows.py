@@ -30,11 +30,12 @@ class Watched(FakeBlocks):
 
 
 async def sent(rows: Rows, split: int) -> list[tuple[Kind, int, int]]:
-    """All that is due, as (kind, position, rows)."""
+    """All that the server wants, as (kind, position, rows)."""
     all_due = []
     while (due := await rows.due(split, BLOCKS)) is not None:
         kind, position, values = due
-        all_due.append((kind, position, len(values)))
+        if len(values):
+            all_due.append((kind, position, len(values)))
     return all_due
 
 

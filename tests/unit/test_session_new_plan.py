@@ -48,6 +48,23 @@ def answering(split: int) -> Any:
     return talk
 
 
+@pytest.mark.parametrize(("split", "come"), [(2, 3), (BLOCKS, 0)])
+def test_a_prompt_that_is_on_its_way_tells_how_much_of_it_has_come(split: int, come: int) -> None:
+    """With all blocks at the client nothing comes but the last row."""
+    talk = opened(split)
+    assert talk.session.prompt_rows is None
+    talk.say(turn(prompt=7))
+    if split < BLOCKS:
+        talk.send(hidden(1, 0, 3))
+    assert talk.session.prompt_rows == (come, 7)
+    changed(talk, 1, ran_to=0, length=0, end=7)
+    assert talk.session.prompt_rows is None  # it may not know of the plan yet
+    talk.say(ADOPT)
+    assert talk.session.prompt_rows == (0, 7)
+    talk.send(hidden(1, 0, 7))
+    assert talk.session.prompt_rows is None
+
+
 def test_a_smaller_split_starts_the_rows_anew_once_it_is_adopted() -> None:
     talk = answering(3)
     message = changed(talk, 1, ran_to=5, length=0, end=6)

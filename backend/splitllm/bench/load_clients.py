@@ -128,7 +128,7 @@ class _ReplayedRows(Rows):
         end = len(self.ids) if split else self._prompt_end
         while (start := self._send_from) < end:
             rows = min(PREFILL_CHUNK, end - start)
-            self._send_from = start + rows
+            self._send_from = self._local_length = start + rows
             if start < self._prompt_end:
                 self._computed_ms += split * client.prefill_ms * rows / PREFILL_CHUNK
             else:

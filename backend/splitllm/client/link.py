@@ -138,11 +138,15 @@ class Link:
         """
         try:
             async with asyncio.timeout(patience_s):
-                received = await self._socket.recv()
-        except websockets.ConnectionClosed as error:
-            raise _lost(error) from None
+                return await self._receive()
         except TimeoutError:
             raise ConnectionLostError(MachineError("the server does not answer; try again")) from None
+
+    async def _receive(self) -> Message | bytes:
+        try:
+            received = await self._socket.recv()
+        except websockets.ConnectionClosed as error:
+            raise _lost(error) from None
         if isinstance(received, bytes):
             return received
         try:
@@ -156,6 +160,18 @@ class Link:
                 raise ConnectionLostError(refusal)
             raise refusal
         return message
+
+    async def received(self) -> Message | bytes | None:
+        """What `receive` would give without waiting; None: nothing has come.
+
+        Raises:
+            RefusalError, ConnectionLostError: as `receive`.
+        """
+        try:
+            async with asyncio.timeout(0):
+                return await self._receive()
+        except TimeoutError:
+            return None
 
     async def request(self, message: Message, answer_type: str) -> Message:
         """Send a message and take its answer.

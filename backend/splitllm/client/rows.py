@@ -37,6 +37,11 @@ class Rows:
         """Blocks that can run here."""
         return self._blocks.blocks if self._blocks is not None else 0
 
+    @property
+    def behind(self) -> bool:
+        """Whether the local blocks have not run on all that is known."""
+        return self._local_length < len(self.ids)
+
     def begin(self, ids: Sequence[int]) -> int:
         """The conversation is `ids` from now on; gives how many of them the server need not be sent."""
         start = min(_common_prefix(self.ids, ids), self.server_length, len(ids) - 1)
@@ -69,10 +74,11 @@ class Rows:
         self.ids += values[len(self.ids) - position :, 0].tolist()
 
     async def due(self, split: int, total_blocks: int) -> tuple[Kind, int, NDArray[Any]] | None:
-        """The next rows that the server wants, computed by `split` of `total_blocks` blocks, and their position.
+        """The next chunk, computed by `split` of `total_blocks` blocks: what the server wants of it, and its position.
 
         Returns:
-            (IDS, position, int32[T, 1]) or (HIDDEN, position, float32[T, hidden_size]); None: the server has all.
+            (IDS, position, int32[T, 1]) or (HIDDEN, position, float32[T, hidden_size]), T = 0 where the server wants
+            nothing of the chunk; None: all is computed.
         """
         if split == 0:
             start = self._send_from
@@ -81,22 +87,22 @@ class Rows:
             return (Kind.IDS, start, np.array(chunk, np.int32)[:, None]) if chunk else None
         blocks = self._blocks
         assert blocks is not None  # noqa: S101  # no plan calls for more than `most_blocks`
-        while self._local_length < len(self.ids):
-            start = self._local_length
-            # Rows that the server holds are caught up on here alone.
-            limit = self._send_from if start < self._send_from else len(self.ids)
-            chunk = self.ids[start : min(start + PREFILL_CHUNK, limit)]
-            end = start + len(chunk)
-            hidden = await asyncio.to_thread(blocks.forward, chunk, start, split)
-            self._local_length = end
-            if start < self._send_from:
-                continue
-            if split == total_blocks and end < self._prompt_end:
-                continue  # only the head is left, and it needs the last row alone
-            if split == total_blocks:
-                hidden = hidden[-1:]
-            return Kind.HIDDEN, end - len(hidden), hidden
-        return None
+        if not self.behind:
+            return None
+        start = self._local_length
+        # Rows that the server holds are caught up on here alone.
+        limit = self._send_from if start < self._send_from else len(self.ids)
+        chunk = self.ids[start : min(start + PREFILL_CHUNK, limit)]
+        end = start + len(chunk)
+        hidden = await asyncio.to_thread(blocks.forward, chunk, start, split)
+        self._local_length = end
+        if start < self._send_from:
+            wanted = 0
+        elif split == total_blocks:  # only the head is left, and it needs the last row alone
+            wanted = int(end >= self._prompt_end)
+        else:
+            wanted = len(hidden)
+        return Kind.HIDDEN, end - wanted, hidden[len(hidden) - wanted :]
 
 
 def missing_token() -> ProtocolError:

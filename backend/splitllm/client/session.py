@@ -187,8 +187,9 @@ class ClientSession:
                         self._goal = goal
                         await self._begin(ids, goal)
                     if len(self._rows.ids) < goal.end:
-                        await self._compute()
-                    done = await self._step(_STEP_S)
+                        done = await self._compute()
+                    if done is None:
+                        done = await self._step(_STEP_S)
                 except ConnectionLostError as lost:
                     losses += 1
                     await self._recover(lost, losses)
@@ -220,14 +221,16 @@ class ClientSession:
         self._request = goal.request(self._turn, ids, start)
         await self._link.send(self._request.to_message())
 
-    async def _step(self, patience_s: float) -> Message | None:
-        """Take one message: the `done` of this turn, or None."""
+    async def _step(self, patience_s: float | None) -> Message | None:
+        """Take one message: the `done` of this turn, or None. Without patience, take one only if it is there."""
         try:
-            received = await self._link.receive(patience_s)
+            received = await (self._link.received() if patience_s is None else self._link.receive(patience_s))
         except RefusalError as refusal:
             if refusal.turn is not None or not self._report_open:
                 raise
             self._report_open = False  # the former plan stays
+            return None
+        if received is None:
             return None
         if isinstance(received, bytes):
             self._take_tokens(received)
@@ -355,10 +358,17 @@ class ClientSession:
         if len(self._rows.ids) < self._goal.end:
             await self._begin(self._rows.ids, self._goal)
 
-    async def _compute(self) -> None:
-        """Compute all that is known and not computed yet, and send what the server wants of it."""
+    async def _compute(self) -> Message | None:
+        """Compute all that is known and not computed yet, and send what the server wants of it.
+
+        A plan that comes between two chunks is followed from the next on. Returns `done` if the turn ended meanwhile.
+        """
         while (due := await self._rows.due(self.split, self.total_blocks)) is not None:
             kind, position, values = due
             if kind is Kind.HIDDEN:
                 values = values.astype(_WIRE[self.plan["wire"]], copy=False)
-            await self._link.send(encode_frame(Frame(kind, self._turn, position, values)))
+            if len(values):
+                await self._link.send(encode_frame(Frame(kind, self._turn, position, values)))
+            if self._rows.behind and (done := await self._step(None)) is not None:
+                return done
+        return None

@@ -22,6 +22,8 @@ _MARGIN: Final = 0.8
 _LEAST_MARGIN: Final = 0.5
 #: Turns that keep the promise until the margin widens again.
 _TURNS_TO_TRUST: Final = 3
+#: Share of the promised TTFT that a prompt which changes sides must keep: the server may be busier than planned.
+_KEPT_FOR_CHANGE: Final = 0.9
 #: A change between turns must lower the cost to this share.
 _WORTH: Final = 0.85
 
@@ -66,6 +68,29 @@ class Patience:
     def margin(self) -> float:
         """Share of the promise that a larger split must keep; 1 while the session has missed none."""
         return max(_LEAST_MARGIN, _MARGIN**self.misses)
+
+
+def look_again_ms(predicted_ms: float, alone_ms: float, promised_ms: float) -> float:
+    """When to see whether a prompt's rows come as planned, in milliseconds since it was asked for.
+
+    As long as the server alone could still keep the promise there is time to wait, and before the plan itself says that
+    the first token is there nothing is late.
+
+    Args:
+        predicted_ms: time to first token as planned.
+        alone_ms: the same at split 0, from when the server is asked.
+        promised_ms: the promise.
+    """
+    return max(predicted_ms, _KEPT_FOR_CHANGE * promised_ms - alone_ms)
+
+
+def forecast_ms(elapsed_ms: float, rows: int, of: int) -> float:
+    """When all rows of a prompt will have come, if `rows` of them came in `elapsed_ms`: the others as fast as these.
+
+    Where none came, nothing is known but that they take longer than thought: as long again is the guess that is never
+    wrong by more than what was waited already.
+    """
+    return elapsed_ms * (of / rows if rows else 2.0)
 
 
 def is_worth_changing(plan: SessionPlan, current: int) -> bool:

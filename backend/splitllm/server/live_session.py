@@ -170,6 +170,7 @@ class LiveSession:
         """Give its row and its memory back."""
         if self.is_open:
             self.is_open = False
+            self._follower.forget_prompt()
             self._runner.close(self.id, self.account.settled)
             self._admission.release(self.id)
 

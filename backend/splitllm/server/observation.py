@@ -59,6 +59,7 @@ class Observation:
     def __init__(self, sla: Sla, up_bytes_per_ms: float, down_bytes_per_ms: float) -> None:
         self.round_trip = RoundTrip()
         self.client = ClientEstimate()
+        self.promised = sla
         self.patience = Patience(sla.tpot_ms)
         self._up = BandwidthEstimate(up_bytes_per_ms)
         self._down_bytes_per_ms = down_bytes_per_ms

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..bundle import Bundle
 from ..engines.slowdown import Slowdown
@@ -71,11 +71,12 @@ class Admission:
         report: ClientReport | None = None,
         held: Held | None = None,
         prompt_tokens: int | None = None,
+        waited_ms: float = 0.0,
     ) -> SessionPlan:
         """The split for a session, from the engine's profile, the measured link and what is known of the client.
 
         `report` is what the client can do by what was seen of it, in place of what it says in `request`.
-        `prompt_tokens` is the prompt's true length where it is known.
+        `prompt_tokens` is the prompt's true length where it is known, `waited_ms` what is gone of the promised TTFT.
 
         Raises:
             TurnError: `split_unavailable` or `variant_unavailable`.
@@ -94,7 +95,7 @@ class Admission:
             said if report is None else report,
             profile,
             link,
-            config.sla,
+            replace(config.sla, ttft_ms=max(0.0, config.sla.ttft_ms - waited_ms)),
             prompt_tokens=min(expected, spec.max_context),
             expected_tokens=EXPECTED_ANSWER_TOKENS,
             wire_bytes=4 if request.wire == "float32" else 2,

@@ -236,6 +236,19 @@ class ServerSession:
         return self.length if turn is None or not turn.active else max(self.length, turn.expected)
 
     @property
+    def prompt_rows(self) -> tuple[int, int] | None:
+        """Rows of the prompt that have come and that will have, while the client owes some; None: it owes none.
+
+        None too while a plan of this turn is not in force yet on both sides.
+        """
+        turn = self._turn
+        if turn is None or not turn.active or self.changing or turn.tokens or turn.expected >= turn.prompt_end:
+            return None
+        start = turn.segment_start
+        # With all blocks at the client nothing comes but the last row.
+        return (turn.expected - start if self.split < self._blocks else 0), turn.prompt_end - start
+
+    @property
     def tpot_ms(self) -> float | None:
         """Mean time per token of the latest turn, None if it has fewer than two."""
         return None if self._turn is None else self._turn.tpot_ms

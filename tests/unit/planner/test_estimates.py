@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from splitllm.planner.client_estimate import ClientEstimate
-from splitllm.planner.hysteresis import LATE_TOKENS, MOST_CHANGES, Patience, is_worth_changing
+from splitllm.planner.hysteresis import (
+    LATE_TOKENS,
+    MOST_CHANGES,
+    Patience,
+    forecast_ms,
+    is_worth_changing,
+    look_again_ms,
+)
 from splitllm.planner.link_estimate import BandwidthEstimate, RoundTripEstimate
 from splitllm.types import ClientReport, SessionPlan
 
@@ -196,3 +203,16 @@ def test_a_split_that_holds_is_kept_until_another_is_clearly_better() -> None:
     assert is_worth_changing(plan_with(0, [100, 60], [None, "tpot"]), 1)
     assert not is_worth_changing(plan_with(1, [100, 60], [None, None]), 1)
     assert is_worth_changing(plan_with(0, [100], [None]), 5)
+
+
+def test_a_prompt_is_looked_at_while_the_server_alone_could_still_keep_the_promise() -> None:
+    assert look_again_ms(300, 400, 2000) == pytest.approx(1400)
+
+
+def test_nothing_is_late_before_its_plan_says_so() -> None:
+    assert look_again_ms(1700, 400, 2000) == 1700
+
+
+def test_rows_to_come_are_as_fast_as_those_that_came_and_if_none_came_they_take_as_long_again() -> None:
+    assert forecast_ms(600, 128, 512) == pytest.approx(2400)
+    assert forecast_ms(600, 0, 512) == pytest.approx(1200)

@@ -48,6 +48,20 @@ function answering(split: number): ClientSession {
   return session;
 }
 
+test('a smaller split while the prompt is computed: what is under way is not sent, and the prompt begins anew', () => {
+  const session = new ClientSession();
+  session.hello('test', null, null);
+  session.receive(WELCOME);
+  session.open(REPORT, 'auto', 'float32', 32, 8);
+  session.receive(plan(3, 0, null));
+  session.begin({ ...REQUEST, prompt: [1, 2, 3, 4, 5, 6] });
+  const work = session.nextWork();
+  const happening = session.receive(plan(0, 0, 1));
+  expect(happening).toMatchObject({ type: 'replanned', message: { type: 'adopt', turn: 1 }, frames: [{ position: 0, rows: 4 }, { position: 4, rows: 2 }] });
+  expect(work === null ? null : session.computed(work, hidden(work))).toBeNull();
+  expect(session.nextWork()).toBeNull();
+});
+
 test('a larger split: the client runs its blocks over all it knows, and sends only the new row', () => {
   const session = answering(1);
   const happening = session.receive(plan(3, 4, 1));
