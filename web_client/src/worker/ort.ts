@@ -30,8 +30,10 @@ const NEWS_OF_LOSS_MS = 500;
 const BYTES: Readonly<Record<FloatType, number>> = { float32: 4, float16: 2 };
 
 export class Runtime {
-  /** Rejects when the device goes away, which ONNX Runtime may answer by never finishing a call. */
-  private readonly lost: Promise<never>;
+  /** Resolves when the device has gone away. */
+  private readonly lost: Promise<void>;
+  /** Ends the call that is under way: ONNX Runtime may answer the loss of its device by never finishing it. */
+  private interrupt: (error: RuntimeError) => void = () => undefined;
   /** Set when the device is gone, or could not do what ONNX Runtime told it, of which ONNX Runtime does not hear. */
   private fault: RuntimeError | null = null;
 
@@ -43,9 +45,9 @@ export class Runtime {
     ort.env.wasm.numThreads = threads;
     const lost = gpu?.device.lost ?? new Promise<never>(() => undefined);
     this.lost = lost.then(() => {
-      throw (this.fault = deviceLost());
+      this.fault = deviceLost();
+      this.interrupt(this.fault);
     });
-    this.lost.catch(() => undefined);
     // A buffer that is larger than the adapter's limits or the memory is one that holds nothing: blocks would compute nonsense with it.
     gpu?.device.addEventListener('uncapturederror', ({ error }) => {
       this.fault ??= error instanceof GPUOutOfMemoryError ? memoryFull() : new RuntimeError('device_failed', 'The graphics here cannot hold or run a block of this model; the server takes over.');
@@ -143,7 +145,12 @@ export class Runtime {
   /** Call the runtime when nobody else does. */
   private alone<T>(code: string, what: string, call: () => Promise<T>): Promise<T> {
     const mine = last.then(async () => {
-      const result = await Promise.race([call(), this.lost]);
+      // No `Promise.race` with a promise that stays open: that one would remember every call there ever was.
+      const result = await new Promise<T>((resolve, reject) => {
+        this.interrupt = reject;
+        if (this.fault?.code === 'device_lost') reject(this.fault);
+        call().then(resolve, reject);
+      });
       if (this.fault !== null) throw this.fault;
       return result;
     });
@@ -151,7 +158,7 @@ export class Runtime {
     return mine.catch(async (error: unknown) => {
       if (error instanceof RuntimeError) throw error;
       // What calls say of a device that has just gone comes before the news of it, and says nothing to a person.
-      if (this.gpu !== null) await Promise.race([this.lost.catch(() => undefined), new Promise((resolve) => setTimeout(resolve, NEWS_OF_LOSS_MS))]);
+      if (this.gpu !== null) await Promise.race([this.lost, new Promise((resolve) => setTimeout(resolve, NEWS_OF_LOSS_MS))]);
       if (this.fault !== null) throw this.fault;
       const reason = error instanceof Error ? error.message : String(error);
       throw new RuntimeError(code, `${what} (${reason.slice(0, 200)}); the server takes over.`);

@@ -1,6 +1,8 @@
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { beforeEach, expect, test, vi } from 'vitest';
 import type { Gpu } from '../../src/worker/gpu';
-import type { Runtime, Tensor } from '../../src/worker/ort';
+import type { Runtime, Session, Tensor } from '../../src/worker/ort';
 
 const created = vi.hoisted(() => [] as { extra?: unknown }[]);
 
@@ -62,6 +64,37 @@ test.each([
 ])('a buffer of the device that is %s', async (_, bytes, found) => {
   const tensor = { gpuBuffer: { size: 64 } } as unknown as Tensor;
   await expect((await runtimeOn(gpuOf(bytes))).anyNonZero(tensor)).resolves.toBe(found);
+});
+
+test('no result of a call outlives its user', async () => {
+  setFlagsFromString('--expose-gc');
+  const collect = runInNewContext('gc') as () => void;
+  const runtime = await runtimeOn(null);
+  const results: WeakRef<object>[] = [];
+  const session = {
+    run: () => {
+      const outputs = { key: new Float32Array(1000) };
+      results.push(new WeakRef(outputs));
+      return Promise.resolve(outputs);
+    },
+  } as unknown as Session;
+  for (let step = 0; step < 10; step += 1) await runtime.run(session, {}, {});
+  await new Promise((resolve) => setTimeout(resolve));
+  collect();
+  // The last call may still be known.
+  expect(results.slice(0, -1).filter((result) => result.deref() !== undefined)).toEqual([]);
+});
+
+test('a call of a device that goes away ends, also where ONNX Runtime never finishes it', async () => {
+  let lose: () => void = () => undefined;
+  const { device, ...gpu } = gpuOf(null);
+  const lost = new Promise<void>((resolve) => (lose = resolve));
+  const runtime = await runtimeOn({ ...gpu, device: { ...device, lost } as unknown as GPUDevice });
+  const hangs = { run: () => new Promise(() => undefined) } as unknown as Session;
+  const under = runtime.run(hangs, {}, {});
+  const after = runtime.run(hangs, {}, {});
+  lose();
+  for (const call of [under, after]) await expect(call).rejects.toMatchObject({ code: 'device_lost' });
 });
 
 test('values on the processor', async () => {
