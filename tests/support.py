@@ -14,7 +14,7 @@ from aiohttp import web
 
 from splitllm.bench.server_process import ServerProcess
 from splitllm.server.app import Server, make_app
-from splitllm.server.config import ServerConfig
+from splitllm.server.config import ModelSource, ServerConfig
 from splitllm.server.serve import app_runner, bind, load
 
 
@@ -34,7 +34,7 @@ def running_server(bundle: Path, *options: str) -> Iterator[ServerProcess]:
 @contextlib.asynccontextmanager
 async def serving(folder: Path, unread_s: float = 60.0, **settings: Any) -> AsyncIterator[tuple[str, Server]]:
     """A server of this bundle as it is run, with limits that the command line does not offer: its URL, and itself."""
-    server = load(ServerConfig(folder, **settings))
+    server = load([ModelSource(folder)], ServerConfig(**settings))
     async with listening(server, unread_s) as url:
         yield url, server
 

@@ -199,6 +199,17 @@ class Bundle:
         entries = [self._pick(block, variant, "blocks") for block in self.manifest.blocks]
         return max(sum(self.manifest.files[name].size for name in (e.graph, e.weights) if name) for e in entries)
 
+    def weight_bytes(self, blocks: str, head: str) -> int:
+        """Bytes of graphs and weights of all blocks and the head, in these variants.
+
+        Raises:
+            BundleError: code `variant_unavailable`.
+        """
+        entries = [self._pick(block, blocks, "blocks") for block in self.manifest.blocks]
+        entries.append(self._pick(self.manifest.head, head, "head"))
+        names = {name for entry in entries for name in (entry.graph, entry.weights) if name}
+        return sum(self.manifest.files[name].size for name in names)
+
     def _weights(self, entry: GraphEntry) -> Path | None:
         return self.folder / entry.weights if entry.weights else None
 

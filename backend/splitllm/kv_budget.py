@@ -2,28 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from .errors import CapacityError
 
 
+class KvPool:
+    """Bytes of keys and values that sessions of all models hold, by session name."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.reserved: dict[str, int] = {}
+
+
 class KvBudget:
-    """Bytes of keys and values that sessions hold, by session name.
+    """What sessions of one model take of a pool.
 
     A session with `split` k keeps keys and values of the blocks `[k, blocks)` only.
     """
 
-    def __init__(self, limit_bytes: int, blocks: int, block_bytes_per_token: int) -> None:
-        self.limit_bytes = limit_bytes
+    def __init__(self, pool: KvPool | int, blocks: int, block_bytes_per_token: int) -> None:
+        """`pool`: the memory, or how many bytes of it there are where no other model draws on it."""
+        self.pool = pool if isinstance(pool, KvPool) else KvPool(pool)
+        self._reserved = self.pool.reserved
         self._blocks = blocks
         self._block_bytes_per_token = block_bytes_per_token
-        self._reserved: dict[str, int] = {}
+
+    @property
+    def limit_bytes(self) -> int:
+        """Bytes for sessions of all models."""
+        return self.pool.limit_bytes
 
     @property
     def reserved_bytes(self) -> int:
-        """Bytes promised to sessions."""
+        """Bytes promised to sessions of all models."""
         return sum(self._reserved.values())
 
+    def reserved_by(self, sessions: Iterable[str]) -> int:
+        """Bytes promised to these."""
+        return sum(self._reserved.get(session, 0) for session in sessions)
+
     def reserved_by_others(self, session: str) -> int:
-        """The same without what `session` holds."""
+        """Bytes promised to all but `session`."""
         return self.reserved_bytes - self._reserved.get(session, 0)
 
     def cost(self, split: int, max_tokens: int) -> int:

@@ -69,10 +69,12 @@ async def level(server: Server) -> AsyncIterator[None]:
     """What is held afterwards is what was held before: rows, memory, sessions, connections, tasks, sockets."""
     tasks, files = len(asyncio.all_tasks()), open_files()
     yield
-    await until(lambda: not server.admission.sessions and not server.connections and not server.held._entries)
-    await until(lambda: not server.runner._scheduler._streams)
-    assert server.admission.budget.reserved_bytes == 0
-    assert not server.runner._handlers
+    await until(
+        lambda: not server.first.admission.sessions and not server.connections and not server.first.held._entries
+    )
+    await until(lambda: not server.first.runner._scheduler._streams)
+    assert server.first.admission.budget.reserved_bytes == 0
+    assert not server.first.runner._handlers
     await until(lambda: len(asyncio.all_tasks()) <= tasks and open_files() <= files)
 
 

@@ -20,6 +20,7 @@ from splitllm.client.session import ClientSession
 from splitllm.engines.fake import FakeEngine
 from splitllm.server.app import Server
 from splitllm.server.config import ServerConfig
+from splitllm.server.model import LoadedModel
 from splitllm.types import ClientReport, Float32Array, SamplingParams
 from tests.support import listening
 
@@ -48,8 +49,8 @@ class FakeBlocks:
 async def serving(bundle: Bundle, **settings: Any) -> AsyncIterator[tuple[str, Server]]:
     """A server of the fake model with the bundle's sizes: its URL, and itself."""
     spec = replace(bundle.spec, end_tokens=())
-    config = ServerConfig(bundle.folder, max_sessions=4, **settings)
-    server = Server(bundle, FakeEngine(spec, 5, spec.max_context), config)
+    config = ServerConfig(max_sessions=4, **settings)
+    server = Server([LoadedModel(bundle.spec.name, bundle, FakeEngine(spec, 5, spec.max_context))], config)
     async with listening(server) as url:
         yield url, server
 

@@ -261,10 +261,10 @@ async def test_what_runs_while_a_client_hangs_up_is_paid_for(
         async with asking(url, "bob") as peer:
             await until(begun.is_set)
             peer.socket.transport.abort()
-            await until(lambda: not server.admission.sessions)
+            await until(lambda: not server.first.admission.sessions)
         may_end.set()
         assert server.access is not None
         bob = server.access.find(KEYS["bob"])
         assert bob is not None
         await until(lambda: bob.wait_s() > 60)
-        await until(lambda: not server.telemetry.payers)
+        await until(lambda: not server.first.telemetry.payers)

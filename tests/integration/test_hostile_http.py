@@ -23,6 +23,7 @@ from splitllm.resources import page_folder
 from splitllm.server import connection, serve
 from splitllm.server.app import Server, make_app
 from splitllm.server.config import ServerConfig
+from splitllm.server.model import LoadedModel
 from tests.integration.test_http import request
 from tests.integration.test_wire import HELLO, is_well, peer
 from tests.support import ServerProcess, serving
@@ -98,15 +99,17 @@ def test_what_is_not_offered_is_denied_by_every_method(server: ServerProcess, pa
 
 def test_no_route_is_there_that_the_list_above_does_not_know(bundle: Bundle) -> None:
     """A route that is added must be added here too, and be thought about."""
-    config = ServerConfig(bundle.folder, page=page_folder(), max_sessions=1)
+    config = ServerConfig(page=page_folder(), max_sessions=1)
     engine = OnnxEngine(bundle, rows=2, capacity=64, threads=1, device="cpu")
-    app = make_app(Server(bundle, engine, config))
+    app = make_app(Server([LoadedModel(bundle.spec.name, bundle, engine)], config))
     routes = {(route.method, route.resource.canonical) for route in app.router.routes() if route.resource is not None}
     engine.close()
     known = {(method, path) for path, methods in OPEN_ROUTES.items() for method in methods}
     patterns = {
         ("GET", "/bundle/{name}"),
         ("HEAD", "/bundle/{name}"),
+        ("GET", "/models/{model}/{name}"),
+        ("HEAD", "/models/{model}/{name}"),
         ("GET", "/v1/models/{model}"),
         ("HEAD", "/v1/models/{model}"),
         ("*", "/v1/{path}"),  # refuses

@@ -49,7 +49,7 @@ async def test_who_begins_a_turn_before_the_plan_is_there_harms_nobody(
             await until(lambda: gate.waiting == 1)
             for message in ({"type": "cancel", "turn": 1}, {**AGAIN, "split": 1}):
                 await bad.say(message)
-            await until(lambda: server.runner._thread._commands.qsize() == 2)
+            await until(lambda: server.first.runner._thread._commands.qsize() == 2)
             gate.let(1)
             assert (await bad.hear())["finish_reason"] == "cancelled"
             await until(lambda: gate.waiting == 2)

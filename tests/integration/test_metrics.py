@@ -7,7 +7,8 @@ import json
 import math
 import re
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from tests.integration.test_wire import HELLO, IDS, OPEN, TURN, Kind, peer
 from tests.support import ServerProcess, running_server
 
 BLOCKS = 8
-Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 @pytest.fixture
@@ -39,14 +40,15 @@ def exposition(server: ServerProcess, accept: str) -> tuple[str, str]:
 
 
 def scrape(server: ServerProcess) -> Samples:
+    """Samples of a server of one model, that label left out."""
     content_type, text = exposition(server, "*/*")
     assert content_type.startswith("text/plain; version=")
-    families = text_string_to_metric_families(text)
-    return {
-        (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in families
-        for sample in family.samples
-    }
+    samples: Counter[Any] = Counter()
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            labels = frozenset((name, value) for name, value in sample.labels.items() if name != "model")
+            samples[sample.name, labels] += sample.value  # with and without a model, as refusals are
+    return dict(samples)
 
 
 def value(samples: Samples, name: str, **labels: str) -> float:

@@ -124,7 +124,9 @@ async def test_a_full_server_says_when_to_come_again(bundle: Bundle) -> None:
 async def test_memory_bounds_a_request_and_all_of_them(endless: Bundle) -> None:
     tokens = 40
     memory = tokens * endless.spec.blocks * endless.spec.kv_bytes_per_token()
-    async with serving(endless.folder, kv_memory_bytes=memory, queue_s=0.0, send_timeout_s=5.0) as (url, _):
+    async with serving(
+        endless.folder, kv_memory_bytes=memory, least_session_tokens=tokens, queue_s=0.0, send_timeout_s=5.0
+    ) as (url, _):
         body = {"model": MODEL, "messages": user("Hi")}
         status, _, answer = await post(url, {**body, "max_tokens": tokens})
         assert (status, answer["error"]["code"]) == (400, "context_length_exceeded")
@@ -214,13 +216,13 @@ async def test_a_client_that_does_not_read_is_dropped_and_others_are_served(endl
             other = {"model": MODEL, "messages": user("Hello!"), "max_tokens": 9}
             async with http.post(f"{url}/v1/chat/completions", json=other) as response:
                 assert (await response.json())["choices"][0]["finish_reason"] == "length"
-            refusals = 'splitllm_refusals_total{api="openai",code="slow_reader"} 1.0'
+            refusals = f'splitllm_refusals_total{{api="openai",code="slow_reader",model="{MODEL}"}} 1.0'
             text = ""
             while refusals not in text:
                 async with http.get(f"{url}/metrics") as response:
                     text = await response.text()
                 await asyncio.sleep(0.05)
-            assert 'splitllm_kv_bytes{kind="reserved"} 0.0' in text
+            assert f'splitllm_kv_bytes{{kind="reserved",model="{MODEL}"}} 0.0' in text
         deaf.close()
 
 
@@ -229,10 +231,10 @@ async def test_plans_for_others_reckon_with_a_request(endless: Bundle) -> None:
         body = {"model": MODEL, "messages": user("Hello!"), "stream": True, "max_tokens": 200}
         async with http.post(f"{url}/v1/chat/completions", json=body) as response:
             await response.content.readline()
-            prompt_tokens = len(server.codec.encode_chat(user("Hello!")))
-            assert server.admission.load() == Load.of([0], endless.spec.blocks, context=prompt_tokens)
+            prompt_tokens = len(server.first.codec.encode_chat(user("Hello!")))
+            assert server.first.admission.load() == Load.of([0], endless.spec.blocks, context=prompt_tokens)
             await response.read()
-        assert server.admission.load() == Load.of([], endless.spec.blocks, context=0)
+        assert server.first.admission.load() == Load.of([], endless.spec.blocks, context=0)
 
 
 async def test_a_lost_engine_is_told_to_all(endless: Bundle, caplog: pytest.LogCaptureFixture) -> None:
@@ -243,7 +245,7 @@ async def test_a_lost_engine_is_told_to_all(endless: Bundle, caplog: pytest.LogC
         body = {"model": MODEL, "messages": user("Hello!"), "stream": True, "max_tokens": 900}
         async with http.post(f"{url}/v1/chat/completions", json=body) as response:
             await response.content.readline()
-            server.runner.engine.run = fail  # type: ignore[method-assign]  # a fault that no input can cause
+            server.first.runner.engine.run = fail  # type: ignore[method-assign]  # a fault that no input can cause
             told = (await response.text()).strip().split("\n\n")[-1]
         assert json.loads(told.removeprefix("data: "))["error"]["code"] == "internal"
         status, _, answer = await post(url, {"model": MODEL, "messages": user("Hi")})
@@ -255,5 +257,5 @@ async def test_a_lost_engine_is_told_to_all(endless: Bundle, caplog: pytest.LogC
         async with http.get(f"{url}/metrics") as response:
             text = await response.text()
         assert "splitllm_ready 0.0" in text
-        assert 'splitllm_refusals_total{api="openai",code="internal"} 2.0' in text
+        assert f'splitllm_refusals_total{{api="openai",code="internal",model="{MODEL}"}} 2.0' in text
     assert "the engine stops" in caplog.text

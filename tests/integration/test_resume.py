@@ -78,12 +78,12 @@ async def test_a_session_goes_on_at_the_next_position_and_ends_as_ever(bundle: B
             second = 2 * token[1] % bundle.spec.vocab_size
             assert later["resume"]["tokens"] == [second, 2 * second % bundle.spec.vocab_size]
             assert await peer.hear() == done
-        await until(lambda: len(server.held) == 1)
+        await until(lambda: len(server.first.held) == 1)
         async with caller(url, again(later, turn=None, position=7)) as (peer, idle):
             assert (idle["resume"]["tokens"], idle["position"]) == ([], done["position"])
             await peer.say({"type": "close"})
             assert await peer.ends() == 1000
-        assert not server.admission.sessions
+        assert not server.first.admission.sessions
 
 
 async def test_a_token_is_good_for_one_resume_and_only_for_its_session(bundle: Bundle) -> None:
@@ -112,7 +112,7 @@ async def test_a_token_is_good_for_one_resume_and_only_for_its_session(bundle: B
         assert all(len(token) == 64 for token in tokens)
         async with caller(url, again(second)) as (_, third):
             assert third["session"] == plan["session"]
-        assert len(server.admission.sessions) == 2
+        assert len(server.first.admission.sessions) == 2
 
 
 async def test_a_session_belongs_to_the_api_key_that_opened_it(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,19 +136,19 @@ async def test_a_session_moves_to_the_connection_that_takes_it_up(bundle: Bundle
             await peer.say(TURN)
             await peer.frame(Kind.IDS, 1, 0, IDS)
             assert (await peer.hear())["type"] == "done"
-        assert len(server.admission.sessions) == 1
+        assert len(server.first.admission.sessions) == 1
 
 
 async def test_the_time_of_grace_ends_and_gives_everything_back(bundle: Bundle) -> None:
     async with serving(bundle, grace_s=0.3) as (url, server):
         async with dropped(url, {**RESUMABLE, "max_tokens": 512}) as plan:
-            await until(lambda: len(server.held) == 1)
-            assert server.admission.budget.reserved_bytes > 0  # a session that waits counts
-            assert server.session_states()["websocket", "held"] == 1
-            await until(lambda: not server.admission.sessions)
-        assert server.admission.budget.reserved_bytes == 0
-        assert not server.held._entries
-        await until(lambda: not server.runner._scheduler._streams)
+            await until(lambda: len(server.first.held) == 1)
+            assert server.first.admission.budget.reserved_bytes > 0  # a session that waits counts
+            assert server.session_states(server.first)["websocket", "held"] == 1
+            await until(lambda: not server.first.admission.sessions)
+        assert server.first.admission.budget.reserved_bytes == 0
+        assert not server.first.held._entries
+        await until(lambda: not server.first.runner._scheduler._streams)
         async with caller(url, again(plan)) as (_, refusal):
             assert refusal["code"] == "resume_refused"
 
@@ -158,11 +158,11 @@ async def test_held_sessions_keep_others_out_only_as_open_ones_do(bundle: Bundle
         for _ in range(server.config.max_sessions):
             async with dropped(url):
                 pass
-        await until(lambda: len(server.held) == server.config.max_sessions)
+        await until(lambda: len(server.first.held) == server.config.max_sessions)
         async with caller(url, OPEN) as (_, refusal):
             assert refusal["code"] == "server_full"
         await server.drain(1.0)  # nobody can come back to a server that stops
-        assert not server.admission.sessions
+        assert not server.first.admission.sessions
 
 
 async def test_who_does_not_ask_for_it_gets_no_token_and_is_not_held(bundle: Bundle) -> None:
@@ -173,7 +173,7 @@ async def test_who_does_not_ask_for_it_gets_no_token_and_is_not_held(bundle: Bun
         await peer.frame(Kind.IDS, 1, 0, IDS)
         assert (await peer.hear())["type"] == "done"
         peer.socket.transport.abort()
-        await until(lambda: not server.admission.sessions)
+        await until(lambda: not server.first.admission.sessions)
     async with serving(bundle, grace_s=0) as (url, _), caller(url, RESUMABLE) as (_peer, plan):
         assert "resume" not in plan
 
@@ -181,7 +181,7 @@ async def test_who_does_not_ask_for_it_gets_no_token_and_is_not_held(bundle: Bun
 async def test_a_session_in_which_nothing_happened_is_not_held(bundle: Bundle) -> None:
     async with serving(bundle) as (url, server), caller(url, RESUMABLE) as (peer, _):
         peer.socket.transport.abort()
-        await until(lambda: not server.admission.sessions)
+        await until(lambda: not server.first.admission.sessions)
 
 
 @pytest.mark.parametrize("split", [0, 3, 8])
@@ -192,10 +192,10 @@ async def test_the_client_goes_on_in_the_same_session(bundle: Bundle, split: int
         assert await converse(session, GREEDY) == expected(bundle.spec.vocab_size)
         # While nobody is there, split 0 draws on, so that not every cut comes to pass.
         assert proxy.upgrades == 6 if split else proxy.upgrades > 2
-        assert len(server.admission.sessions) == 1  # one and the same
-        assert session.plan["session"] in server.admission.sessions
+        assert len(server.first.admission.sessions) == 1  # one and the same
+        assert session.plan["session"] in server.first.admission.sessions
         await session.close()
-        await until(lambda: not server.admission.sessions)
+        await until(lambda: not server.first.admission.sessions)
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
@@ -214,7 +214,7 @@ async def test_another_server_goes_on_with_the_answer(bundle: Bundle, split: int
 
         proxy.faults = [Fault("cut", "down", "frame", after=4, then=crash)]
         assert await converse(session, sampling) == undisturbed
-        assert session.plan["session"] in server.admission.sessions
+        assert session.plan["session"] in server.first.admission.sessions
         await session.close()
 
 

@@ -51,7 +51,7 @@ async def test_a_peer_that_answers_no_ping_is_let_go(bundle: Bundle, monkeypatch
             await asyncio.sleep(0.9)
             await good.say(OPEN)
             assert (await good.hear())["type"] == "plan"
-            assert len(server.admission.sessions) == 1
+            assert len(server.first.admission.sessions) == 1
 
 
 @pytest.mark.parametrize("wakes_up", [True, False])
@@ -68,7 +68,7 @@ async def test_a_peer_that_does_not_read_is_let_go(
                 await deaf.say(message)
                 await deaf.hear()
             flood = asyncio.create_task(_flood(deaf))
-            while server.admission.sessions:  # noqa: ASYNC110  # the server tells nobody
+            while server.first.admission.sessions:  # noqa: ASYNC110  # the server tells nobody
                 await asyncio.sleep(0.05)
             flood.cancel()
             await asyncio.gather(flood, return_exceptions=True)

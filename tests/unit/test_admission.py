@@ -34,7 +34,7 @@ def bundle() -> Bundle:
 
 
 def admission(bundle: Bundle, *, sessions: int = 32, tpot_ms: float = 100.0) -> Admission:
-    return Admission(bundle, ServerConfig(demo_bundle(), sla=Sla(2000, tpot_ms), max_sessions=sessions), PROFILE)
+    return Admission(bundle, ServerConfig(sla=Sla(2000, tpot_ms), max_sessions=sessions), PROFILE)
 
 
 def test_who_is_there_takes_no_block_from_who_comes(bundle: Bundle) -> None:

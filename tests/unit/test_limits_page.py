@@ -18,7 +18,7 @@ ROWS = {
     if line.startswith("|") and not line.startswith(("| what", "|--"))
     for cells in [[cell.strip() for cell in line.strip("|").split("|")]]
 }
-CONFIG = ServerConfig(Path())
+CONFIG = ServerConfig()
 _IDS = (text_limit(1000, between_turns=True) - text_limit(0, between_turns=True)) // 1000
 #: What each row has to say; a row without figures of the code is named, so that a new one is thought about.
 SAYS: dict[str, list[str]] = {

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from splitllm.server.metrics import Figures, Metrics, stage_groups
+from splitllm.server.metrics import Figures, Metrics, ModelFigures, ModelLabels, stage_groups
 from splitllm.types import ModelSpec, Sla
 
 ROOT = Path(__file__).parents[2]
@@ -20,8 +20,9 @@ NAME = re.compile(r"\b(?:splitllm|process|python)_[a-z_]+")
 
 
 def metrics() -> Metrics:
-    figures = Figures({("openai", "in_turn"): 1}, 0, 1, np.zeros((2, SPEC.blocks + 1)), ready=True, draining=False)
-    return Metrics(SPEC, "0" * 64, "1", Sla(), lambda: figures)
+    model = ModelFigures({("openai", "in_turn"): 1}, 0, np.zeros((2, SPEC.blocks + 1)))
+    figures = Figures({"m": model}, 1, ready=True, draining=False)
+    return Metrics([ModelLabels("m", SPEC.blocks, "0" * 64)], "1", Sla(), lambda: figures)
 
 
 def series() -> dict[str, set[str]]:
@@ -88,7 +89,7 @@ def test_the_session_log_s_members_are_explained() -> None:
     explained = {
         name for row in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
     }
-    line = Telemetry(SPEC, Sla(), metrics()).account("0" * 32, "openai").to_json()
+    line = Telemetry("m", SPEC, Sla(), metrics()).account("0" * 32, "openai").to_json()
     assert explained == line.keys()
     assert line["session"] == "0" * 8
 
@@ -103,5 +104,5 @@ def test_groups_of_blocks_cover_each_block_once(blocks: int) -> None:
 
 def test_two_servers_in_one_process_share_nothing() -> None:
     first, second = metrics(), metrics()
-    first.refusals.labels("openai", "internal").inc()
-    assert b'splitllm_refusals_total{api="openai",code="internal"} 0.0' in second.exposition("")[0]
+    first.refused("m", "openai", "internal")
+    assert b'splitllm_refusals_total{api="openai",code="internal",model="m"} 0.0' in second.exposition("")[0]

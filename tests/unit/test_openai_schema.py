@@ -15,12 +15,12 @@ GOOD: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "
 
 
 def parse(**members: Any) -> ChatRequest:
-    return parse_chat(json.dumps({**GOOD, **members}).encode(), DEFAULTS)
+    return parse_chat(json.dumps({**GOOD, **members}).encode(), lambda _: DEFAULTS)
 
 
 def refusal(body: bytes) -> ApiError:
     with pytest.raises(ApiError) as caught:
-        parse_chat(body, DEFAULTS)
+        parse_chat(body, lambda _: DEFAULTS)
     assert caught.value.status == 400
     assert caught.value.to_json()["error"]["type"] == "invalid_request_error"
     return caught.value

@@ -6,7 +6,8 @@ import argparse
 from typing import Any
 
 from ..resources import demo_bundle
-from .serve import add_server_options, serve_bundle
+from ..server.config import ModelSource
+from .serve import add_server_options, serve_models
 
 
 def add_parser(commands: Any) -> None:
@@ -23,4 +24,4 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve the demo until stopped."""
-    return serve_bundle(args, demo_bundle(), open_browser=not args.no_browser)
+    return serve_models(args, [ModelSource(demo_bundle())], open_browser=not args.no_browser)

@@ -1,4 +1,4 @@
-"""`splitllm serve DIR`: serve a bundle, its page and its sessions."""
+"""`splitllm serve DIR [DIR ...]`: serve bundles, their page and their sessions."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import shutil
 import sys
 import threading
 import webbrowser
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import MachineError, UsageError
 from ..manifest import VARIANTS
+from ..server.config import ModelSource, ServerConfig
 from ..types import MAX_SESSIONS, Sla
 from .argument_types import count, not_negative, positive, whole
 
@@ -29,7 +31,10 @@ While it runs:
   Ctrl-C or SIGTERM       stop when answers in work have finished; twice: at once
 
 Example: splitllm serve ./bundle --port 8000 --sla-tpot-ms 100
+         splitllm serve ./small large=./other --memory 8g     # two models, the first for who names none
 """
+#: Characters of a model's name (PROTOCOL.md, section 1).
+_LONGEST_NAME = 200
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
@@ -37,12 +42,19 @@ def add_parser(commands: Any) -> None:
     """Add the command."""
     parser = commands.add_parser(
         "serve",
-        help="serve a bundle: page, weights and sessions",
-        description="Serve a bundle: the chat page, the weights that browsers fetch, sessions, and OpenAI's clients.",
+        help="serve a bundle, or several: page, weights and sessions",
+        description="Serve bundles: the chat page, the weights that browsers fetch, sessions, and OpenAI's clients.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("bundle", type=Path, metavar="DIR", help="bundle folder, as made by `splitllm export`")
+    parser.add_argument(
+        "models",
+        type=Path,
+        nargs="+",
+        metavar="DIR",
+        help="bundle folder, as made by `splitllm export`; several are served side by side, each under its model's "
+        "name or, with NAME=DIR, under another",
+    )
     add_server_options(parser)
     parser.set_defaults(run=run)
 
@@ -105,7 +117,14 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
         "--kv-memory",
         type=size,
         metavar="BYTES",
-        help="memory for keys and values of all sessions, such as 4g (default: enough for --max-sessions)",
+        help="memory for keys and values of all models' sessions, such as 4g (default: enough for --max-sessions)",
+    )
+    limits.add_argument(
+        "--memory",
+        type=size,
+        metavar="BYTES",
+        help="memory for weights and for keys and values together; the start is refused where they do not fit; "
+        "what weights leave is the default of --kv-memory",
     )
     limits.add_argument(
         "--idle-timeout-s",
@@ -163,15 +182,31 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until stopped."""
-    return serve_bundle(args, args.bundle)
+    return serve_models(args, [model_source(argument) for argument in args.models])
 
 
-def serve_bundle(args: argparse.Namespace, bundle: Path, *, open_browser: bool = False) -> int:
-    """Serve one bundle until SIGINT or SIGTERM."""
+def model_source(argument: Path) -> ModelSource:
+    """`DIR`, or `NAME=DIR` where no folder has that name.
+
+    Raises:
+        UsageError: the name cannot be one.
+    """
+    name, given, folder = str(argument).partition("=")
+    if not given or argument.is_dir():
+        return ModelSource(argument)
+    if not (1 <= len(name) <= _LONGEST_NAME and name.isprintable() and name == name.strip()) or not folder:
+        raise UsageError(
+            f"{str(argument)!r} is not NAME=DIR; a name has 1 to {_LONGEST_NAME} letters, such as small=./dir"
+        )
+    return ModelSource(Path(folder), name)
+
+
+def serve_models(args: argparse.Namespace, models: Sequence[ModelSource], *, open_browser: bool = False) -> int:
+    """Serve these until SIGINT or SIGTERM."""
     serve_module = import_server()
     from ..engines.profiling import cache_folder
+    from ..planner.reasons import size as bytes_text
     from ..resources import page_folder
-    from ..server.config import ServerConfig
     from ..server.static import is_loopback
 
     if args.api_key_file is not None and args.without_api_key:
@@ -182,13 +217,13 @@ def serve_bundle(args: argparse.Namespace, bundle: Path, *, open_browser: bool =
             "or --without-api-key to let anybody in"
         )
     config = ServerConfig(
-        bundle=bundle,
         page=page_folder(),
         host=args.host,
         port=args.port,
         sla=Sla(args.sla_ttft_ms, args.sla_tpot_ms),
         max_sessions=args.max_sessions,
         kv_memory_bytes=args.kv_memory,
+        memory_bytes=args.memory,
         allowed_origins=tuple(args.allowed_origin),
         api_key_file=args.api_key_file,
         admin_port=args.admin_port,
@@ -205,14 +240,18 @@ def serve_bundle(args: argparse.Namespace, bundle: Path, *, open_browser: bool =
     on_terminal = sys.stdout.isatty()
 
     def announce(server: Any, url: str) -> None:
-        spec, choice = server.bundle.spec, server.runner.engine.choice
-        print(
-            f"{spec.name}: {spec.blocks} blocks, {spec.max_context} tokens of context; "
-            f"{choice.blocks} on {choice.device}, head {choice.head}",
-            flush=True,
-        )
-        if choice.note:
-            print(f"Note: {choice.note}", flush=True)
+        for model in server.models.values():
+            spec, choice, budget = model.bundle.spec, model.runner.engine.choice, model.admission.budget
+            print(
+                f"{model.name}: {spec.blocks} blocks, {spec.max_context} tokens of context; "
+                f"{choice.blocks} on {choice.device}, head {choice.head}; "
+                f"weights {bytes_text(model.bundle.weight_bytes(choice.blocks, choice.head))}, keys and values "
+                f"{bytes_text(budget.cost(0, spec.max_context))} for a session of the whole context",
+                flush=True,
+            )
+            if choice.note:
+                print(f"Note: {choice.note}", flush=True)
+        print(f"Keys and values of all sessions: at most {bytes_text(server.pool.limit_bytes)}.", flush=True)
         print(f"Open {url} in a browser with WebGPU. Ctrl-C stops the server.", flush=True)
         if open_browser:
             # A text browser on a machine without a display would keep whoever calls it; that must not be the server.
@@ -225,7 +264,7 @@ def serve_bundle(args: argparse.Namespace, bundle: Path, *, open_browser: bool =
         summary_every_s=1.0 if on_terminal else 60.0,
         every_summary=on_terminal,
     )
-    serve_module.serve(config, narrator)
+    serve_module.serve(models, config, narrator)
     return 0
 
 

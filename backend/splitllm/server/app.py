@@ -7,31 +7,24 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
 from aiohttp import web
 
 from .. import __version__
-from ..bundle import Bundle
-from ..engines.base import Engine
-from ..planner.profile import EngineProfile
-from ..protocol import Limits, text_limit
-from ..runner import Runner, Tick
-from ..session import Greeting, State
-from ..text import TextCodec
+from ..engine_thread import EngineThread
+from ..session import State
 from .access import KEY, SUBPROTOCOL, Access, offered
 from .config import ServerConfig
 from .connection import Connection
-from .held import HeldSessions
-from .live_session import Services
-from .metrics import Figures, Metrics
+from .metrics import APIS, NO_MODEL, Figures, Metrics, ModelLabels
+from .model import LoadedModel, ServedModel, Shared
 from .openai_api import OpenAiApi, engine_stopped, shutting_down
 from .pace import Lane, Pace
-from .planning import Admission
-from .static import add_headers, bundle_handler, embedding, host_guard, page_handler
+from .planning import kv_pool
+from .static import add_headers, bundle_handler, embedding, host_guard, models_handler, page_handler
 from .summary import Snapshot
-from .telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
@@ -50,20 +43,22 @@ _LAG_EVERY_S: Final = 0.1
 class Server:
     """What all connections of one application share."""
 
-    def __init__(
-        self, bundle: Bundle, engine: Engine, config: ServerConfig, profile: EngineProfile | None = None
-    ) -> None:
-        """`engine` must hold one row more than `config.max_sessions` (see Scheduler.open).
-
-        `profile` is what was measured of it; without one, it measures what it can.
-        """
-        self.bundle, self.config = bundle, config
-        spec = bundle.spec
-        self.metrics = Metrics(spec, bundle.identity, __version__, config.sla, self._figures)
-        self.telemetry = Telemetry(spec, config.sla, self.metrics)
-        self.runner = Runner(engine, sla=config.sla, on_fault=self._engine_lost, on_tick=self._ticked)
-        self.codec = TextCodec.of(bundle)
-        self.admission = Admission(bundle, config, profile or engine.profile())
+    def __init__(self, loaded: Sequence[LoadedModel], config: ServerConfig) -> None:
+        """`loaded`: at least one, each under another name; the first is for who names none."""
+        self.config = config
+        labels = [ModelLabels(model.name, model.bundle.spec.blocks, model.bundle.identity) for model in loaded]
+        self.metrics = Metrics(labels, __version__, config.sla, self._figures)
+        self._max_message_bytes = max(model.longest_message(config.max_rows) for model in loaded)
+        shared = Shared(
+            config,
+            names=tuple(model.name for model in loaded),
+            thread=EngineThread(),
+            pool=kv_pool(config, [model.bundle.spec for model in loaded]),
+            metrics=self.metrics,
+            max_message_bytes=self._max_message_bytes,
+        )
+        self.pool = shared.pool
+        self.models = {model.name: ServedModel(model, shared, self._engine_lost) for model in loaded}
         self.connections: dict[Connection, asyncio.Task[Any]] = {}
         #: No new sessions any more: the server is about to stop.
         self.draining = False
@@ -73,35 +68,20 @@ class Server:
         self._arrivals = Pace(time.monotonic(), burst=self._places, per_s=_OPENINGS_PER_S)
         #: Connections take turns in having their text read.
         self.lane = Lane()
-        max_context = min(spec.max_context, engine.capacity)
-        longest_text = 4 * text_limit(max_context, between_turns=True)  # a character takes up to four bytes
-        self.limits = Limits(
-            max_context=max_context,
-            max_rows=config.max_rows,
-            max_message_bytes=max(longest_text, 32 + 4 * config.max_rows * spec.hidden_size),
-            idle_timeout_s=config.idle_timeout_s,
-        )
-        self.api = OpenAiApi(
-            bundle,
-            config,
-            runner=self.runner,
-            admission=self.admission,
-            codec=self.codec,
-            telemetry=self.telemetry,
-            max_context=self.limits.max_context,
-        )
-        self.greeting = Greeting(f"splitllm/{__version__}", spec.name, bundle.identity, spec, config.sla, self.limits)
-        self.services = Services(self.greeting, config, self.runner, self.admission, self.codec, self.telemetry)
-        #: Sessions that wait for their clients to come back.
-        self.held = HeldSessions(config.grace_s)
+        self.api = OpenAiApi(self.models, config, self.metrics)
+
+    @property
+    def first(self) -> ServedModel:
+        """The model of who names none."""
+        return next(iter(self.models.values()))
 
     async def session(self, request: web.Request) -> web.StreamResponse:
         """`GET /v1/session`: one session over one WebSocket."""
-        if not self.runner.ready:
-            self.telemetry.refused("websocket", "internal")
+        if not any(model.runner.ready for model in self.models.values()):
+            self.metrics.refused(NO_MODEL, "websocket", "internal")
             raise web.HTTPServiceUnavailable(text="The engine has stopped; the operator must restart the server.\n")
         if len(self.connections) + self._arriving >= self._places:
-            self.telemetry.refused("websocket", "server_full")
+            self.metrics.refused(NO_MODEL, "websocket", "server_full")
             raise web.HTTPServiceUnavailable(text="Too many connections; try again in a minute.\n")
         protocols = offered(request)
         if protocols and SUBPROTOCOL not in protocols:  # aiohttp would log them, and one may hold a key
@@ -113,7 +93,7 @@ class Server:
             self._arriving -= 1
         socket = web.WebSocketResponse(
             protocols=(SUBPROTOCOL,) if protocols else (),
-            max_msg_size=self.limits.max_message_bytes,
+            max_msg_size=self._max_message_bytes,
             compress=False,
             autoping=False,
             timeout=5.0,
@@ -124,8 +104,8 @@ class Server:
             return web.Response()
         connection = Connection(
             socket,
-            services=self.services,
-            held=self.held,
+            models=self.models,
+            config=self.config,
             transport=request.transport if isinstance(request.transport, asyncio.Transport) else None,
             lane=self.lane,
             owner=request.get(KEY),
@@ -142,19 +122,27 @@ class Server:
         return socket
 
     async def health(self, _request: web.Request) -> web.Response:
-        """`GET /health`: 200 while the server is alive, draining or not; 503 when the engine has stopped."""
+        """`GET /health`: 200 while the server is alive, draining or not; 503 when a model's engine has stopped."""
         status = {
-            "status": "ok" if self.runner.ready else "down",
-            "model": self.bundle.spec.name,
-            "bundle": self.bundle.identity,
-            "sessions": len(self.admission.sessions),
+            "status": "ok" if self._all_ready else "down",
+            "model": self.first.name,
+            "bundle": self.first.bundle.identity,
+            "sessions": self._sessions,
+            "models": {
+                model.name: {
+                    "status": "ok" if model.runner.ready else "down",
+                    "bundle": model.bundle.identity,
+                    "sessions": len(model.admission.sessions),
+                }
+                for model in self.models.values()
+            },
             "version": __version__,
         }
-        return web.json_response(status, status=200 if self.runner.ready else 503)
+        return web.json_response(status, status=200 if self._all_ready else 503)
 
     async def ready(self, _request: web.Request) -> web.Response:
-        """`GET /ready`: 200 if a new session can be had, 503 while draining and when the engine has stopped."""
-        reason = "draining" if self.draining else "ok" if self.runner.ready else "engine stopped"
+        """`GET /ready`: 200 if a new session can be had, 503 while draining and when an engine has stopped."""
+        reason = "draining" if self.draining else "ok" if self._all_ready else "engine stopped"
         return web.json_response({"ready": self.is_ready, "reason": reason}, status=200 if self.is_ready else 503)
 
     async def expose_metrics(self, request: web.Request) -> web.Response:
@@ -164,53 +152,64 @@ class Server:
 
     @property
     def is_ready(self) -> bool:
-        """Whether a new session can be had."""
-        return self.runner.ready and not self.draining
+        """Whether a new session of any model can be had."""
+        return self._all_ready and not self.draining
 
-    def session_states(self) -> dict[tuple[str, str], int]:
-        """How many sessions there are, by (api, state)."""
-        states = Counter(connection.state for connection in self.connections)
+    @property
+    def _all_ready(self) -> bool:
+        return all(model.runner.ready for model in self.models.values())
+
+    @property
+    def _sessions(self) -> int:
+        return sum(len(model.admission.sessions) for model in self.models.values())
+
+    def session_states(self, model: ServedModel) -> dict[tuple[str, str], int]:
+        """How many sessions of a model there are, by (api, state)."""
+        states = Counter(connection.state for connection in self.connections if connection.model is model)
         named = {
             ("websocket", state.value.replace(" ", "_")): states[state]
             for state in (State.NEW, State.GREETED, State.IDLE, State.IN_TURN)
         }
-        named["websocket", "held"] = len(self.held)
-        return {**named, ("openai", "queued"): len(self.api.queue), ("openai", "in_turn"): self.api.in_turn}
+        named["websocket", "held"] = len(model.held)
+        return {**named, ("openai", "queued"): self.api.queued(model), ("openai", "in_turn"): self.api.in_turn(model)}
 
     def snapshot(self) -> Snapshot:
         """What the summary line is made of."""
-        states, totals = self.session_states(), self.telemetry.totals
-        budget = self.admission.budget
+        in_turn = [self.session_states(model)[api, "in_turn"] for model in self.models.values() for api in APIS]
+        totals = [model.telemetry.totals for model in self.models.values()]
         return Snapshot(
             time_s=time.monotonic(),
-            sessions=len(self.admission.sessions),
-            in_turn=sum(number for (_, state), number in states.items() if state == "in_turn"),
-            kv_reserved_bytes=budget.reserved_bytes,
-            kv_limit_bytes=budget.limit_bytes,
+            sessions=self._sessions,
+            in_turn=sum(in_turn),
+            kv_reserved_bytes=self.first.admission.budget.reserved_bytes,
+            kv_limit_bytes=self.pool.limit_bytes,
             draining=self.draining,
-            tokens=totals.tokens,
-            decode_ticks=totals.decode_ticks,
-            decode_rows=totals.decode_rows,
-            sla_hits=totals.sla_hits,
-            sla_misses=totals.sla_misses,
+            tokens=sum(each.tokens for each in totals),
+            decode_ticks=sum(each.decode_ticks for each in totals),
+            decode_rows=sum(each.decode_rows for each in totals),
+            sla_hits=sum(each.sla_hits for each in totals),
+            sla_misses=sum(each.sla_misses for each in totals),
         )
 
     async def drain(self, limit_s: float) -> None:
         """Take no new sessions, let turns in work finish for at most `limit_s`, and say goodbye to the others."""
         self.draining = self.api.draining = True
-        self.held.end_all()
+        self.end_held()
         for connection in self.connections:
             connection.drain()
         tasks = [*self.connections.values(), *self.api.requests]
         if tasks:
             await asyncio.wait(tasks, timeout=limit_s)
 
+    def end_held(self) -> None:
+        """End all sessions that wait for their clients: they cannot come back to this server."""
+        for model in self.models.values():
+            model.held.end_all()
+
     def _figures(self) -> Figures:
         return Figures(
-            sessions=self.session_states(),
-            kv_reserved_bytes=self.admission.budget.reserved_bytes,
-            kv_limit_bytes=self.admission.budget.limit_bytes,
-            stage_seconds=self.runner.engine.stage_seconds,
+            models={name: model.figures(self.session_states(model)) for name, model in self.models.items()},
+            kv_limit_bytes=self.pool.limit_bytes,
             ready=self.is_ready,
             draining=self.draining,
         )
@@ -223,15 +222,12 @@ class Server:
             await asyncio.sleep(_LAG_EVERY_S)
             self.metrics.loop_lag.observe(max(0.0, loop.time() - due))
 
-    def _ticked(self, tick: Tick) -> None:
-        self.telemetry.ticked(tick)
-        self.admission.ticked(tick.batch, 1000 * tick.engine_s)
-
-    def _engine_lost(self, _fault: BaseException) -> None:
-        self.held.end_all()
+    def _engine_lost(self, model: ServedModel) -> None:
+        model.held.end_all()
         for connection in self.connections:
-            connection.lose_engine()
-        self.api.fail(engine_stopped())
+            if connection.model is model:
+                connection.lose_engine()
+        self.api.fail(engine_stopped(), model)
 
 
 def make_admin_app(server: Server) -> web.Application:
@@ -262,23 +258,27 @@ def make_app(server: Server) -> web.Application:
         app.router.add_get("/metrics", server.expose_metrics)
     app.router.add_get("/v1/session", server.session)
     server.api.add_routes(app.router)
-    app.router.add_get("/bundle/{name}", bundle_handler(server.bundle))
+    app.router.add_get("/bundle/{name}", bundle_handler(server.first.bundle))
+    bundles = {name: model.bundle for name, model in server.models.items()}
+    app.router.add_get("/models/{model:.+}/{name}", models_handler(bundles))
     if config.page is not None:
         app.router.add_get("/{path:.*}", page_handler(config.page))
 
     async def lifetime(_app: web.Application) -> AsyncIterator[None]:
-        server.runner.start()
+        for model in server.models.values():
+            model.runner.start()
         watch = asyncio.create_task(server.watch_loop())
         yield
         watch.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await watch
-        await server.runner.stop()
-        server.runner.engine.close()
+        for model in server.models.values():
+            await model.runner.stop()
+            model.runner.engine.close()
 
     async def say_goodbye(_app: web.Application) -> None:
         server.draining = server.api.draining = True
-        server.held.end_all()
+        server.end_held()
         for connection in server.connections:
             connection.shut_down()
         server.api.fail(shutting_down())

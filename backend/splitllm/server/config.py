@@ -9,10 +9,20 @@ from ..types import MAX_SESSIONS, Sla
 
 
 @dataclass(frozen=True, slots=True)
-class ServerConfig:
-    """Settings of one server.
+class ModelSource:
+    """A bundle to serve, and the name to serve it under; None takes the one in its manifest."""
 
-    kv_memory_bytes: keys and values of all sessions together; None takes what max_sessions full sessions need.
+    folder: Path
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """Settings of one server, for all its models.
+
+    kv_memory_bytes: keys and values of all sessions together; None takes what max_sessions full sessions
+        of the largest model need.
+    memory_bytes: weights of all models and keys and values together; None bounds nothing.
     queue_s: a request over HTTP waits so long for a free session before it is refused; 0 refuses at once.
     drain_s: turns in work get so long to finish when the server is told to stop.
     grace_s: a session whose connection is lost waits so long for its client; 0 holds none.
@@ -21,17 +31,17 @@ class ServerConfig:
     admin_port: /metrics is served on this port of the loopback address alone; None serves it with the rest.
     api_key_file: hashes of the keys that let people in (access.py); None lets everybody in.
     device: `auto`, `cpu` or `cuda`; auto is CUDA where a card, its runtime and float16 blocks are there.
-    variant: weights that the engine runs; None takes what the bundle's manifest says its server runs.
+    variant: weights that the engine runs; None takes what each bundle's manifest says its server runs.
     profile_cache: folder that keeps the engine's measured times; None measures at every start.
     """
 
-    bundle: Path
     page: Path | None = None
     host: str = "127.0.0.1"
     port: int = 8000
     sla: Sla = field(default_factory=Sla)
     max_sessions: int = MAX_SESSIONS
     kv_memory_bytes: int | None = None
+    memory_bytes: int | None = None
     allowed_origins: tuple[str, ...] = ()
     api_key_file: Path | None = None
     admin_port: int | None = None
@@ -46,6 +56,8 @@ class ServerConfig:
     down_bytes_per_ms: float = 6250.0
     profile_cache: Path | None = None
 
+    #: Tokens of the shortest session that there must be memory for; the page asks for no fewer.
+    least_session_tokens: int = 256
     #: Seconds in which the body of a request must have arrived.
     body_timeout_s: float = 30.0
     #: Rows a frame may hold; a client sends chunks of types.PREFILL_CHUNK, some room is left for others.

@@ -7,17 +7,18 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from aiohttp import WSMessage, WSMsgType, web
 
 from ..errors import MachineError, ProtocolError, TurnError
 from ..protocol import ResumeRequest, encode_message
-from ..session import Action, Close, Feed, Plan, Resume, Send, State
+from ..session import Action, Close, Feed, Greet, Plan, Resume, Send, State
 from .access import Key
-from .held import HeldSessions
-from .live_session import LiveSession, Outgoing, Services, Wire
+from .config import ServerConfig
+from .live_session import LiveSession, Outgoing, Wire
+from .model import ServedModel
 from .observation import RoundTrip
 from .pace import Lane, Pace
 
@@ -46,15 +47,16 @@ class Connection:
         self,
         socket: web.WebSocketResponse,
         *,
-        services: Services,
-        held: HeldSessions,
+        models: Mapping[str, ServedModel],
+        config: ServerConfig,
         transport: asyncio.Transport | None,
         lane: Lane,
         owner: Key | None = None,
     ) -> None:
-        """`owner` is the API key that the peer showed, if any."""
-        self._socket, self._services, self._held = socket, services, held
-        self._config = services.config
+        """`models`: by name, the first is for who names none. `owner` is the API key that the peer showed, if any."""
+        self._socket, self._models, self._config = socket, models, config
+        #: Whose session this connection carries.
+        self.model = next(iter(models.values()))
         self._transport, self._owner = transport, owner
         self._rtt = RoundTrip()
         self._ping_soon = asyncio.Event()
@@ -67,8 +69,8 @@ class Connection:
         self._session = self._new_session()
 
     def _new_session(self) -> LiveSession:
-        session = LiveSession(self._services, self._owner)
-        session.ticket = partial(self._held.enter, session)  # not of `self`: a session outlives its connections
+        session = LiveSession(self.model.services, self._owner)
+        session.ticket = partial(self.model.held.enter, session)  # not of `self`: a session outlives its connections
         session.attach(self._wire)
         return session
 
@@ -85,8 +87,8 @@ class Connection:
         finally:
             for task in (reader, *tasks):
                 task.cancel()
-            if not self._held.hold(self._session):
-                self._held.forget(self._session)
+            if not self.model.held.hold(self._session):
+                self.model.held.forget(self._session)
                 self._session.end()
             await asyncio.gather(reader, *tasks, return_exceptions=True)
 
@@ -136,7 +138,7 @@ class Connection:
             session = self._session
             if self._resumed:
                 self._resumed = False
-                self._held.heard(session)
+                self.model.held.heard(session)
             actions = session.receive(data, now)
         if session.is_open:
             await session.carry_out(actions)
@@ -144,17 +146,25 @@ class Connection:
         for action in actions:
             if isinstance(action, Plan):
                 await self._first_pong()
-            if isinstance(action, Resume):
+            if isinstance(action, Greet):
+                await self._greet(action)
+            elif isinstance(action, Resume):
                 await self._resume(action.request)
             else:
                 await session.carry_out([action])
         return False
 
+    async def _greet(self, action: Greet) -> None:
+        former, self.model = self._session, self._models[action.model]
+        self._session = self._new_session()
+        former.end()
+        await self._session.carry_out(self._session.machine.greet(action.hello))
+
     async def _resume(self, request: ResumeRequest) -> None:
         await self._first_pong()
         former = self._session
         try:
-            self._session, ticket = await self._held.take(request, self._owner, self._wire)
+            self._session, ticket = await self.model.held.take(request, self._owner, self._wire)
         except TurnError as error:
             former.post(former.machine.refused(error))
             return

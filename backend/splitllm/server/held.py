@@ -32,7 +32,7 @@ class _Entry:
 
 
 class HeldSessions:
-    """All sessions that can be taken up again, by name."""
+    """All sessions of one model that can be taken up again, by name."""
 
     def __init__(self, grace_s: float) -> None:
         """`grace_s`: how long a session waits for its client; 0 holds none."""

@@ -36,7 +36,7 @@ Outgoing = str | bytes | Close
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What all sessions of one server share."""
+    """What all sessions of one model share."""
 
     greeting: Greeting
     config: ServerConfig

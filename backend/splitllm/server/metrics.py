@@ -7,7 +7,7 @@ number of series is bounded whatever clients send.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,10 +19,12 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from ..errors import WIRE_CODES
-from ..types import FinishReason, ModelSpec, Sla
+from ..types import FinishReason, Sla
 
 #: Ways to use the server; the label `api`.
 APIS: Final = ("websocket", "openai")
+#: The label `model` of what belongs to no single one; to Prometheus an empty label is none.
+NO_MODEL: Final = ""
 #: Refusals that only HTTP knows; `other` stands for whatever is not in the list.
 HTTP_CODES: Final = (
     "invalid_type",
@@ -51,13 +53,29 @@ _ROWS: Final = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
-    """What is read at each scrape. sessions: by (api, state); stage_seconds: see Engine."""
+class ModelLabels:
+    """What tells a model's series apart: the name it is served under, its blocks, and its bundle's identity."""
+
+    name: str
+    blocks: int
+    bundle: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFigures:
+    """What is read of a model at each scrape. sessions: by (api, state); stage_seconds: see Engine."""
 
     sessions: Mapping[tuple[str, str], int]
     kv_reserved_bytes: int
-    kv_limit_bytes: int
     stage_seconds: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What is read at each scrape. models: by name."""
+
+    models: Mapping[str, ModelFigures]
+    kv_limit_bytes: int
     ready: bool
     draining: bool
 
@@ -65,7 +83,7 @@ class Figures:
 class Metrics:
     """All instruments of one server. Used on the event loop only."""
 
-    def __init__(self, spec: ModelSpec, bundle: str, version: str, sla: Sla, figures: Callable[[], Figures]) -> None:
+    def __init__(self, models: Sequence[ModelLabels], version: str, sla: Sla, figures: Callable[[], Figures]) -> None:
         self.registry = registry = CollectorRegistry(auto_describe=True)
 
         def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
@@ -74,53 +92,70 @@ class Metrics:
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"splitllm_{name}", text, labels, registry=registry)
 
-        self.ttft = histogram("ttft_seconds", "Time from a turn's arrival to its first token.", _TTFT_S, "api")
-        self.tpot = histogram("tpot_seconds", "Mean time per further token of a turn.", _TPOT_S, "api")
-        self.queue = histogram("queue_seconds", "Time from a turn's arrival to its first step.", _QUEUE_S, "api")
-        self.batch_rows = histogram("batch_rows", "Sessions that one decode step serves.", _ROWS)
-        self.tick = histogram("tick_seconds", "Schedule, run and sample once.", _TPOT_S)
-        self.loop_lag = histogram("event_loop_lag_seconds", "How late the event loop wakes a sleeper.", _LAG_S)
-        self.plans = counter("plans_total", "Plans told to clients, by the split chosen.", "split")
-        self.plan_bounds = counter("plan_bounds_total", "Plans, by what kept the split from being larger.", "bound")
-        self.block_steps = counter(
-            "block_steps_total", "Blocks times positions: run here, or saved by clients.", "outcome"
+        self.ttft = histogram("ttft_seconds", "Time from a turn's arrival to its first token.", _TTFT_S, "model", "api")
+        self.tpot = histogram("tpot_seconds", "Mean time per further token of a turn.", _TPOT_S, "model", "api")
+        self.queue = histogram(
+            "queue_seconds", "Time from a turn's arrival to its first step.", _QUEUE_S, "model", "api"
         )
-        self.prompt_tokens = counter("prompt_tokens_total", "Prompt tokens of turns begun.", "api")
-        self.generated_tokens = counter("generated_tokens_total", "Tokens drawn and delivered.", "api")
-        self.turns = counter("turns_total", "Turns ended, by why.", "api", "finish_reason")
-        self.sessions_ended = counter("sessions_ended_total", "Sessions ended.", "api")
-        self.refusals = counter("refusals_total", "Errors told to clients, by code.", "api", "code")
-        self.sla = counter("sla_total", "Turns that kept or missed the latency promised.", "figure", "outcome")
+        self.batch_rows = histogram("batch_rows", "Sessions that one decode step serves.", _ROWS, "model")
+        self.tick = histogram("tick_seconds", "Schedule, run and sample once.", _TPOT_S, "model")
+        self.loop_lag = histogram("event_loop_lag_seconds", "How late the event loop wakes a sleeper.", _LAG_S)
+        self.plans = counter("plans_total", "Plans told to clients, by the split chosen.", "model", "split")
+        self.plan_bounds = counter(
+            "plan_bounds_total", "Plans, by what kept the split from being larger.", "model", "bound"
+        )
+        self.block_steps = counter(
+            "block_steps_total", "Blocks times positions: run here, or saved by clients.", "model", "outcome"
+        )
+        self.prompt_tokens = counter("prompt_tokens_total", "Prompt tokens of turns begun.", "model", "api")
+        self.generated_tokens = counter("generated_tokens_total", "Tokens drawn and delivered.", "model", "api")
+        self.turns = counter("turns_total", "Turns ended, by why.", "model", "api", "finish_reason")
+        self.sessions_ended = counter("sessions_ended_total", "Sessions ended.", "model", "api")
+        self.refusals = counter("refusals_total", "Errors told to clients, by code.", "model", "api", "code")
+        self.sla = counter("sla_total", "Turns that kept or missed the latency promised.", "model", "figure", "outcome")
         promised = Gauge("splitllm_sla_seconds", "The latency promised.", ("figure",), registry=registry)
         promised.labels("ttft").set(sla.ttft_ms / 1000)
         promised.labels("tpot").set(sla.tpot_ms / 1000)
         info = Gauge("splitllm_info", "What is served; always 1.", ("version", "model", "bundle"), registry=registry)
-        info.labels(version, spec.name, bundle).set(1)
-        self._begin_at_zero(spec.blocks)
-        registry.register(_AtScrape(spec.blocks, figures))
+        for model in models:
+            info.labels(version, model.name, model.bundle).set(1)
+            self._begin_at_zero(model)
+        for api in APIS:
+            self._begin_refusals(NO_MODEL, api)
+        registry.register(_AtScrape(models, figures))
         PlatformCollector(registry=registry)
         ProcessCollector(registry=registry)
 
-    def _begin_at_zero(self, blocks: int) -> None:
+    def _begin_at_zero(self, model: ModelLabels) -> None:
         """A series that appears with its first event hides that event from rate(); so all of them begin now."""
-        for split in range(blocks + 1):
-            self.plans.labels(str(split))
+        name = model.name
+        for alone in (self.batch_rows, self.tick):
+            alone.labels(name)
+        for split in range(model.blocks + 1):
+            self.plans.labels(name, str(split))
         for bound in BOUNDS:
-            self.plan_bounds.labels(bound)
+            self.plan_bounds.labels(name, bound)
         for outcome in ("run", "saved"):
-            self.block_steps.labels(outcome)
+            self.block_steps.labels(name, outcome)
         for figure in ("ttft", "tpot"):
             for outcome in ("hit", "miss"):
-                self.sla.labels(figure, outcome)
+                self.sla.labels(name, figure, outcome)
         for api in APIS:
             for instrument in (self.ttft, self.tpot, self.queue):
-                instrument.labels(api)
+                instrument.labels(name, api)
             for count in (self.prompt_tokens, self.generated_tokens, self.sessions_ended):
-                count.labels(api)
+                count.labels(name, api)
             for reason in FinishReason:
-                self.turns.labels(api, reason.value)
-            for code in REFUSALS:
-                self.refusals.labels(api, code)
+                self.turns.labels(name, api, reason.value)
+            self._begin_refusals(name, api)
+
+    def _begin_refusals(self, model: str, api: str) -> None:
+        for code in REFUSALS:
+            self.refusals.labels(model, api, code)
+
+    def refused(self, model: str, api: str, code: str) -> None:
+        """Somebody was told an error; `model` is NO_MODEL where none was chosen yet."""
+        self.refusals.labels(model, api, code if code in REFUSALS else "other").inc()
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """Body and content type for a scraper that sent this `Accept` header."""
@@ -131,8 +166,9 @@ class Metrics:
 class _AtScrape(Collector):
     """Figures that live elsewhere and are read when somebody asks."""
 
-    def __init__(self, blocks: int, figures: Callable[[], Figures]) -> None:
-        self._groups, self._figures = stage_groups(blocks), figures
+    def __init__(self, models: Sequence[ModelLabels], figures: Callable[[], Figures]) -> None:
+        self._groups = {model.name: stage_groups(model.blocks) for model in models}
+        self._figures = figures
 
     def describe(self) -> Iterator[Metric]:
         """Nothing: the figures cannot be read before the server stands."""
@@ -141,21 +177,20 @@ class _AtScrape(Collector):
     def collect(self) -> Iterator[Metric]:
         """The families, with what holds now."""
         now = self._figures()
-        sessions = GaugeMetricFamily("splitllm_sessions", "Sessions, by state.", labels=("api", "state"))
-        for labels, number in now.sessions.items():
-            sessions.add_metric(labels, number)
-        yield sessions
-        kv = GaugeMetricFamily("splitllm_kv_bytes", "Memory for keys and values.", labels=("kind",))
-        kv.add_metric(("reserved",), now.kv_reserved_bytes)
-        kv.add_metric(("limit",), now.kv_limit_bytes)
-        yield kv
+        sessions = GaugeMetricFamily("splitllm_sessions", "Sessions, by state.", labels=("model", "api", "state"))
+        kv = GaugeMetricFamily("splitllm_kv_bytes", "Memory for keys and values.", labels=("model", "kind"))
         seconds = CounterMetricFamily(
-            "splitllm_engine_seconds", "Seconds in the engine's runs.", labels=("phase", "stage")
+            "splitllm_engine_seconds", "Seconds in the engine's runs.", labels=("model", "phase", "stage")
         )
-        for row, phase in enumerate(("prefill", "decode")):
-            for stage, columns in self._groups.items():
-                seconds.add_metric((phase, stage), float(now.stage_seconds[row, columns].sum()))
-        yield seconds
+        for name, model in now.models.items():
+            for labels, number in model.sessions.items():
+                sessions.add_metric((name, *labels), number)
+            kv.add_metric((name, "reserved"), model.kv_reserved_bytes)
+            for row, phase in enumerate(("prefill", "decode")):
+                for stage, columns in self._groups[name].items():
+                    seconds.add_metric((name, phase, stage), float(model.stage_seconds[row, columns].sum()))
+        kv.add_metric((NO_MODEL, "limit"), now.kv_limit_bytes)
+        yield from (sessions, kv, seconds)
         yield _gauge("splitllm_ready", "Whether a new session can be had: 1 or 0.", now.ready)
         yield _gauge("splitllm_draining", "Whether the server is about to stop: 1 or 0.", now.draining)
 

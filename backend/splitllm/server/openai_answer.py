@@ -16,12 +16,10 @@ import numpy as np
 
 from ..generation import Event, Generation, TokenDrawn, TurnEnded
 from ..protocol import TurnStats
-from ..runner import Runner
 from ..text import StreamDecoder, TextCodec, visible_length
 from .access import Key
+from .model import ServedModel
 from .openai_schema import ApiError, ChatRequest, bounded, finish_reason
-from .planning import Admission
-from .telemetry import Telemetry
 
 #: How often a request that waits for its next token looks whether its client is still there, in seconds.
 _LOOK_EVERY_S: Final = 0.05
@@ -81,23 +79,21 @@ class Completion:
 
     def __init__(
         self,
+        model: ServedModel,
         request: ChatRequest,
         prompt_ids: Sequence[int],
         max_tokens: int,
         *,
         arrived_s: float,
         key: Key | None,
-        runner: Runner,
-        admission: Admission,
-        codec: TextCodec,
-        telemetry: Telemetry,
     ) -> None:
         """`arrived_s`: when the request came, by time.monotonic()."""
+        self.model = model
         self.request, self.prompt_tokens, self.completion_tokens = request, len(prompt_ids), 0
         self._ids, self._max_tokens, self._arrived_s = prompt_ids, max_tokens, arrived_s
-        self._runner, self._admission, self._codec = runner, admission, codec
+        self._runner, self._admission, self._codec = model.runner, model.admission, model.codec
         self._session = secrets.token_hex(16)
-        self.account = telemetry.account(self._session, "openai", key)
+        self.account = model.telemetry.account(self._session, "openai", key)
         #: At most one event per token of the answer, and its end.
         self._events: asyncio.Queue[Event | ApiError] = asyncio.Queue()
         self._started_s = arrived_s

@@ -13,16 +13,13 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from ..bundle import Bundle
 from ..errors import CapacityError, TurnError, UsageError
-from ..runner import Runner
-from ..text import TextCodec
 from .access import KEY, Key
 from .config import ServerConfig
+from .metrics import NO_MODEL, Metrics
+from .model import ServedModel
 from .openai_answer import ClientGoneError, Completion, Piece
 from .openai_schema import ApiError, ChatRequest, parse_chat, usage
-from .planning import Admission
-from .telemetry import Telemetry
 
 #: Seconds after which a client may try again when the server is full or stops.
 _RETRY_AFTER_S: Final = 5
@@ -39,34 +36,28 @@ _PATHS: Final = {"/v1/models": "GET", "/v1/chat/completions": "POST", "/v1/sessi
 
 
 class OpenAiApi:
-    """Requests over HTTP that want an answer in words, served by the same engine as the sessions."""
+    """Requests over HTTP that want an answer in words, served by the same engines as the sessions."""
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        config: ServerConfig,
-        *,
-        runner: Runner,
-        admission: Admission,
-        codec: TextCodec,
-        telemetry: Telemetry,
-        max_context: int,
-    ) -> None:
-        self._bundle, self._config, self._max_context = bundle, config, max_context
-        self._runner, self._admission, self._codec, self._telemetry = runner, admission, codec, telemetry
+    def __init__(self, models: Mapping[str, ServedModel], config: ServerConfig, metrics: Metrics) -> None:
+        self._models, self._config, self._metrics = models, config, metrics
         self._created = int(time.time())
         self.draining = False
-        self.max_body_bytes = _BODY_BYTES + _BODY_BYTES_PER_TOKEN * max_context
+        self.max_body_bytes = _BODY_BYTES + _BODY_BYTES_PER_TOKEN * max(
+            model.greeting.limits.max_context for model in models.values()
+        )
         #: Answers that wait for a session, in the order of their turn.
         self.queue: deque[Completion] = deque()
         self._readers = asyncio.Semaphore(_READERS)
         #: Requests in work, and their answers once these have begun.
         self.requests: dict[asyncio.Task[Any], Completion | None] = {}
 
-    @property
-    def in_turn(self) -> int:
-        """Answers in work."""
-        return sum(completion is not None for completion in self.requests.values())
+    def in_turn(self, model: ServedModel) -> int:
+        """Answers of a model in work."""
+        return sum(completion is not None and completion.model is model for completion in self.requests.values())
+
+    def queued(self, model: ServedModel) -> int:
+        """Answers of a model that wait for a session."""
+        return sum(completion.model is model for completion in self.queue)
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
         """Everything under `/v1/` that no other route has taken."""
@@ -75,25 +66,25 @@ class OpenAiApi:
         router.add_post("/v1/chat/completions", self.chat)
         router.add_route("*", "/v1/{path:.*}", self.unknown)
 
-    def fail(self, error: ApiError) -> None:
-        """End all answers in work with an error."""
+    def fail(self, error: ApiError, model: ServedModel | None = None) -> None:
+        """End all answers in work with an error, or all of this model."""
         for completion in self.requests.values():
-            if completion is not None:
+            if completion is not None and model in (None, completion.model):
                 completion.fail(error)
 
     # -- handlers -----------------------------------------------------------------------------------------------------
 
     async def models(self, _request: web.Request) -> web.Response:
         """`GET /v1/models`."""
-        return web.json_response({"object": "list", "data": [self._model()]})
+        return web.json_response({"object": "list", "data": [self._model(name) for name in self._models]})
 
     async def model(self, request: web.Request) -> web.Response:
         """`GET /v1/models/{model}`."""
         try:
-            self._check_model(request.match_info["model"])
+            model = self._find(request.match_info["model"])
         except ApiError as error:
             return self._refuse(error)
-        return web.json_response(self._model())
+        return web.json_response(self._model(model.name))
 
     async def unknown(self, request: web.Request) -> web.Response:
         """Whatever this server does not have under `/v1/`."""
@@ -125,7 +116,7 @@ class OpenAiApi:
             write = self._stream if completion.request.stream else self._whole
             return await write(request, completion)
         except ApiError as error:
-            return self._refuse(error)
+            return self._refuse(error, NO_MODEL if completion is None else completion.model.name)
         except (ClientGoneError, ConnectionError):
             return web.Response()  # to nobody
         finally:
@@ -135,19 +126,22 @@ class OpenAiApi:
 
     # -- before the answer --------------------------------------------------------------------------------------------
 
-    def _check_serving(self) -> None:
-        if self.draining:
-            raise shutting_down()
-        if not self._runner.ready:
+    def _check_serving(self, model: ServedModel) -> None:
+        self._check_draining()
+        if not model.runner.ready:
             raise engine_stopped()
 
+    def _check_draining(self) -> None:
+        if self.draining:
+            raise shutting_down()
+
     def _check_room(self) -> None:
-        self._check_serving()
+        self._check_draining()
         if len(self.requests) >= self._config.max_sessions + _WAITING_ROOM:
             raise _busy("Too many requests at once; try again in a moment.", "server_full")
 
-    async def _read(self, request: web.Request) -> tuple[ChatRequest, list[int]]:
-        """The request and the ids of its prompt; a thread reads it, since a long one takes longer than a tick."""
+    async def _read(self, request: web.Request) -> tuple[ServedModel, ChatRequest, list[int]]:
+        """The model, the request and the ids of its prompt; a thread reads it: a long one takes longer than a tick."""
         if request.headers.get("Content-Encoding", "identity") != "identity":
             raise ApiError(415, "Send the body without Content-Encoding.", code="unsupported_encoding")
         try:
@@ -170,27 +164,34 @@ class OpenAiApi:
         async with self._readers:
             return await asyncio.to_thread(self._understand, body)
 
-    def _understand(self, body: bytes) -> tuple[ChatRequest, list[int]]:
-        chat = parse_chat(body, self._bundle.generation)
-        self._check_model(chat.model)
+    def _understand(self, body: bytes) -> tuple[ServedModel, ChatRequest, list[int]]:
+        chat = parse_chat(body, lambda name: self._find(name).bundle.generation)
+        model = self._find(chat.model)
         try:
-            ids = self._codec.encode_chat(chat.messages)
+            ids = model.codec.encode_chat(chat.messages)
         except UsageError as error:
             raise ApiError(400, f"{error.message[:300]}.", code="invalid_value", param="messages") from None
-        return chat, ids
+        return model, chat, ids
 
-    def _check_model(self, model: str) -> None:
-        if model != self._bundle.spec.name:
+    def _find(self, name: str) -> ServedModel:
+        model = self._models.get(name)
+        if model is None:
+            have = ", ".join(f"'{each}'" for each in self._models)
             raise ApiError(
                 404,
-                f"The model '{model[:100]}' does not exist here; this server has '{self._bundle.spec.name}'.",
+                f"The model '{name[:100]}' does not exist here; this server has {have}.",
                 code="model_not_found",
                 param="model",
             )
+        return model
 
-    def _completion(self, chat: ChatRequest, ids: list[int], arrived_s: float, key: Key | None) -> Completion:
-        budget = self._admission.budget
-        limit = min(self._max_context, budget.limit_bytes // budget.cost(0, 1))  # what memory there is may be less
+    def _completion(
+        self, model: ServedModel, chat: ChatRequest, ids: list[int], arrived_s: float, key: Key | None
+    ) -> Completion:
+        budget = model.admission.budget
+        limit = min(
+            model.greeting.limits.max_context, budget.limit_bytes // budget.cost(0, 1)
+        )  # what memory there is may be less
         room = limit - len(ids)
         if not ids or room < 1 or (chat.max_tokens or 1) > room:
             wanted = f" and {chat.max_tokens} for the answer" if chat.max_tokens is not None else ""
@@ -201,17 +202,7 @@ class OpenAiApi:
                 code="context_length_exceeded",
                 param="messages",
             )
-        return Completion(
-            chat,
-            ids,
-            chat.max_tokens or room,
-            arrived_s=arrived_s,
-            key=key,
-            runner=self._runner,
-            admission=self._admission,
-            codec=self._codec,
-            telemetry=self._telemetry,
-        )
+        return Completion(model, chat, ids, chat.max_tokens or room, arrived_s=arrived_s, key=key)
 
     async def _start(self, request: web.Request, completion: Completion) -> None:
         """Begin, or wait for a session in the order of arrival; nobody overtakes who waits already."""
@@ -232,7 +223,7 @@ class OpenAiApi:
 
     def _try_start(self, completion: Completion) -> ApiError | None:
         """Begin if it is this one's turn and there is room; else why not."""
-        self._check_serving()
+        self._check_serving(completion.model)
         if self.queue[0] is not completion:
             place = self.queue.index(completion) + 1
             return _busy(f"All sessions are taken, and you were number {place} in the queue; try again.", "server_full")
@@ -255,7 +246,7 @@ class OpenAiApi:
             "finish_reason": pieces[-1].finish_reason,
         }
         answer = {
-            **self._head("chat.completion"),
+            **_head("chat.completion", completion.model),
             "choices": [choice],
             "usage": usage(completion.prompt_tokens, completion.completion_tokens),
         }
@@ -268,7 +259,7 @@ class OpenAiApi:
         response = web.StreamResponse(
             headers={"Content-Type": "text/event-stream; charset=utf-8", "X-Accel-Buffering": "no"}
         )
-        head = self._head("chat.completion.chunk")
+        head = _head("chat.completion.chunk", completion.model)
         if completion.request.include_usage:
             head["usage"] = None
 
@@ -296,7 +287,7 @@ class OpenAiApi:
                 await send(_json({**head, "choices": [], "usage": counted}))
             await send("[DONE]")
         except ApiError as error:  # the status is out already
-            self._telemetry.refused("openai", error.code)
+            completion.model.telemetry.refused("openai", error.code)
             await send(_json(error.to_json()))
         await self._within_limit(request, completion, response.write_eof())
         return response
@@ -316,22 +307,23 @@ class OpenAiApi:
                 request.transport.abort()  # a polite close would wait for a peer that does not read
             raise ClientGoneError from None
 
-    def _head(self, kind: str) -> dict[str, Any]:
-        return {
-            "id": f"chatcmpl-{secrets.token_hex(12)}",
-            "object": kind,
-            "created": int(time.time()),
-            "model": self._bundle.spec.name,
-            "system_fingerprint": f"fp_{self._bundle.identity[:10]}",
-        }
+    def _model(self, name: str) -> dict[str, Any]:
+        return {"id": name, "object": "model", "created": self._created, "owned_by": "splitllm"}
 
-    def _model(self) -> dict[str, Any]:
-        return {"id": self._bundle.spec.name, "object": "model", "created": self._created, "owned_by": "splitllm"}
-
-    def _refuse(self, error: ApiError) -> web.Response:
-        self._telemetry.refused("openai", error.code)
+    def _refuse(self, error: ApiError, model: str = NO_MODEL) -> web.Response:
+        self._metrics.refused(model, "openai", error.code)
         headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
         return web.json_response(error.to_json(), status=error.status, headers=headers)
+
+
+def _head(kind: str, model: ServedModel) -> dict[str, Any]:
+    return {
+        "id": f"chatcmpl-{secrets.token_hex(12)}",
+        "object": kind,
+        "created": int(time.time()),
+        "model": model.name,
+        "system_fingerprint": f"fp_{model.bundle.identity[:10]}",
+    }
 
 
 def _check_allowance(key: Key | None) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
@@ -114,11 +114,11 @@ class ChatRequest:
     include_usage: bool = False
 
 
-def parse_chat(body: bytes, defaults: SamplingParams) -> ChatRequest:
-    """The request in `body`. `defaults` hold where it says nothing.
+def parse_chat(body: bytes, defaults: Callable[[str], SamplingParams]) -> ChatRequest:
+    """The request in `body`. `defaults` of the model hold where it says nothing.
 
     Raises:
-        ApiError: 400, naming the member that is wrong and how.
+        ApiError: 400, naming the member that is wrong and how; or what `defaults` raises.
     """
     members = _load(body)
     for name in ("model", "messages"):
@@ -135,7 +135,7 @@ def parse_chat(body: bytes, defaults: SamplingParams) -> ChatRequest:
     return ChatRequest(
         model=members["model"],
         messages=tuple(_message(entry, index) for index, entry in enumerate(members["messages"])),
-        sampling=_sampling(members, defaults),
+        sampling=_sampling(members, defaults(members["model"])),
         max_tokens=int(min(limits)) if limits else None,
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
         top_logprobs=int(members.get("top_logprobs") or 0) if members.get("logprobs") else None,

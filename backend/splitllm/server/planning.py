@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from ..bundle import Bundle
 from ..engines.slowdown import Slowdown
 from ..errors import BundleError, CapacityError, TurnError
-from ..kv_budget import KvBudget
+from ..kv_budget import KvBudget, KvPool
 from ..planner.marginal import Load, SessionCosts, headroom
 from ..planner.profile import EngineProfile
 from ..planner.session_plan import EXPECTED_ANSWER_TOKENS, Held, KvMemory, plan_session
 from ..protocol import OpenRequest
 from ..session import Segment
-from ..types import ClientReport, Link, SessionPlan
+from ..types import ClientReport, Link, ModelSpec, SessionPlan
 from ..work import Batch
 from .config import ServerConfig
 
@@ -27,16 +27,25 @@ class _Busy:
     positions: int
 
 
-class Admission:
-    """Plans sessions and keeps count of the rows and the KV memory they hold."""
+def kv_pool(config: ServerConfig, specs: Iterable[ModelSpec]) -> KvPool:
+    """Memory for the keys and values of all models' sessions."""
+    if config.kv_memory_bytes is not None:
+        return KvPool(config.kv_memory_bytes)
+    full_session = max(spec.blocks * spec.kv_bytes_per_token() * spec.max_context for spec in specs)
+    return KvPool(config.max_sessions * full_session)
 
-    def __init__(self, bundle: Bundle, config: ServerConfig, profile: EngineProfile) -> None:
+
+class Admission:
+    """Plans sessions of one model, and keeps count of the rows and the KV memory they hold."""
+
+    def __init__(
+        self, bundle: Bundle, config: ServerConfig, profile: EngineProfile, pool: KvPool | None = None
+    ) -> None:
+        """`pool`: the memory and the places that models share; None where there is one model."""
         spec = bundle.spec
         self._bundle, self._config = bundle, config
         self.slowdown = Slowdown(profile, spec.blocks)
-        full_session = spec.blocks * spec.kv_bytes_per_token() * spec.max_context
-        limit = config.kv_memory_bytes if config.kv_memory_bytes is not None else config.max_sessions * full_session
-        self.budget = KvBudget(limit, spec.blocks, spec.kv_bytes_per_token())
+        self.budget = KvBudget(pool or kv_pool(config, [spec]), spec.blocks, spec.kv_bytes_per_token())
         self.sessions: set[str] = set()
         self._busy: dict[str, _Busy] = {}
 
@@ -125,7 +134,7 @@ class Admission:
         Raises:
             CapacityError: `server_full` or `kv_exhausted`; what the session held stays.
         """
-        if session not in self.sessions and len(self.sessions) >= self._config.max_sessions:
+        if session not in self.sessions and len(self.budget.pool.reserved) >= self._config.max_sessions:
             raise CapacityError(
                 f"All {self._config.max_sessions} sessions of this server are taken; try again in a minute."
             )

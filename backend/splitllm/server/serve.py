@@ -7,20 +7,23 @@ import contextlib
 import errno
 import signal
 import socket
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
 from aiohttp import web
 
 from ..bundle import Bundle
-from ..engines.onnx import OnnxEngine
+from ..engines.onnx import OnnxEngine, choose
 from ..engines.profiling import cached_profile, setting_of
-from ..errors import MachineError
+from ..errors import MachineError, UsageError
+from ..kv_budget import KvBudget
 from .app import ADMIN_HOST, Server, make_admin_app, make_app
-from .config import ServerConfig
+from .config import ModelSource, ServerConfig
 from .http_log import http_logger
+from .memory import ModelMemory, kv_memory
+from .model import LoadedModel
 from .summary import is_news, summary_line
 
 try:
@@ -68,14 +71,43 @@ def bind(host: str, port: int, *, unread_s: float = _UNREAD_S) -> socket.socket:
     return listener
 
 
-def load(config: ServerConfig) -> Server:
-    """Open and verify the bundle, and load the engine.
+def load(sources: Sequence[ModelSource], config: ServerConfig) -> Server:
+    """Open and verify the bundles, and load their engines.
 
     Raises:
-        BundleError: the bundle is damaged or a part cannot be loaded.
+        UsageError: two models have one name, or they do not fit the memory.
+        BundleError: a bundle is damaged or a part cannot be loaded.
         MachineError: the device cannot be used.
     """
-    bundle = Bundle.open(config.bundle)
+    bundles = _by_name(sources)
+    needs = [_memory(name, bundle, config) for name, bundle in bundles.items()]
+    config = replace(config, kv_memory_bytes=kv_memory(needs, config.memory_bytes, config.kv_memory_bytes))
+    return Server([_load(name, bundle, config) for name, bundle in bundles.items()], config)
+
+
+def _by_name(sources: Sequence[ModelSource]) -> dict[str, Bundle]:
+    bundles: dict[str, Bundle] = {}
+    for source in sources:
+        bundle = Bundle.open(source.folder)
+        name = source.name or bundle.spec.name
+        if name in bundles:
+            raise UsageError(
+                f"{bundles[name].folder} and {bundle.folder} are both called {name!r}; give one of them another name, "
+                f"as in other={source.folder}"
+            )
+        bundles[name] = bundle
+    return bundles
+
+
+def _memory(name: str, bundle: Bundle, config: ServerConfig) -> ModelMemory:
+    choice, spec = choose(bundle, config.device, config.variant), bundle.spec
+    least = KvBudget(0, spec.blocks, spec.kv_bytes_per_token()).cost(
+        0, min(config.least_session_tokens, spec.max_context)
+    )
+    return ModelMemory(name, bundle.weight_bytes(choice.blocks, choice.head), least)
+
+
+def _load(name: str, bundle: Bundle, config: ServerConfig) -> LoadedModel:
     engine = OnnxEngine(
         bundle,
         rows=config.max_sessions,
@@ -86,7 +118,7 @@ def load(config: ServerConfig) -> Server:
     )
     setting = setting_of(engine, config.threads)
     profile = cached_profile(engine, identity=bundle.identity, setting=setting, folder=config.profile_cache)
-    return Server(bundle, engine, config, profile)
+    return LoadedModel(name, bundle, engine, profile)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,18 +136,19 @@ class Narrator:
     every_summary: bool
 
 
-def serve(config: ServerConfig, narrator: Narrator) -> None:
+def serve(sources: Sequence[ModelSource], config: ServerConfig, narrator: Narrator) -> None:
     """Serve until SIGINT or SIGTERM, then drain; a second signal ends the process at once.
 
     Raises:
+        UsageError: as `load`.
         MachineError: the port cannot be had.
-        BundleError: the bundle cannot be served.
+        BundleError: a bundle cannot be served.
     """
     _raise_file_limit()
     with contextlib.ExitStack() as listeners:
         listener = listeners.enter_context(bind(config.host, config.port))
         admin = None if config.admin_port is None else listeners.enter_context(bind(ADMIN_HOST, config.admin_port))
-        asyncio.run(_serve(load(config), listener, admin, narrator))
+        asyncio.run(_serve(load(sources, config), listener, admin, narrator))
 
 
 def _raise_file_limit() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -48,7 +48,7 @@ _COMPRESSED: Final = (".gz", ".br")
 #: These carry their content's hash or version in the path, so they never change.
 _IMMUTABLE_PREFIXES: Final = ("/assets/", "/ort/")
 #: What an engine is made of that a page of another origin embeds.
-_EMBEDDED_PREFIXES: Final = ("/engine/", "/assets/", "/ort/", "/bundle/")
+_EMBEDDED_PREFIXES: Final = ("/engine/", "/assets/", "/ort/", "/bundle/", "/models/")
 
 
 def is_loopback(host: str) -> bool:
@@ -146,6 +146,23 @@ def bundle_handler(bundle: Bundle) -> Handler:
         if name not in bundle.manifest.files:
             raise web.HTTPNotFound(text="The bundle has no such file.\n")
         return _file(bundle.folder / name)
+
+    return handle
+
+
+def models_handler(bundles: Mapping[str, Bundle]) -> Handler:
+    """`GET /models/{model}/{name}`: as `bundle_handler`, for the bundle that is served under that name.
+
+    Raises:
+        BundleError: as there.
+    """
+    handlers = {model: bundle_handler(bundle) for model, bundle in bundles.items()}
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        handler = handlers.get(request.match_info["model"])
+        if handler is None:
+            raise web.HTTPNotFound(text="This server has no such model; /v1/models lists those it has.\n")
+        return await handler(request)
 
     return handle
 

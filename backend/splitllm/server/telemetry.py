@@ -19,7 +19,7 @@ from ..protocol import Message, TurnStats
 from ..runner import Tick
 from ..types import ModelSpec, Sla
 from .access import Key
-from .metrics import BOUNDS, REFUSALS, Metrics
+from .metrics import BOUNDS, Metrics
 
 Api = Literal["websocket", "openai"]
 
@@ -54,10 +54,11 @@ class Totals:
 
 
 class Telemetry:
-    """Takes what happens, and tells it on."""
+    """Takes what happens with one model, and tells it on."""
 
-    def __init__(self, spec: ModelSpec, sla: Sla, metrics: Metrics) -> None:
-        self.blocks, self._sla = spec.blocks, sla
+    def __init__(self, model: str, spec: ModelSpec, sla: Sla, metrics: Metrics) -> None:
+        """`model`: the name that it is served under."""
+        self.model, self.blocks, self._sla = model, spec.blocks, sla
         self.metrics = metrics
         self.totals = Totals()
         self._accounts: dict[str, SessionAccount] = {}
@@ -71,9 +72,9 @@ class Telemetry:
     def ticked(self, tick: Tick) -> None:
         """A tick has run."""
         metrics = self.metrics
-        metrics.tick.observe(tick.total_s)
+        metrics.tick.labels(self.model).observe(tick.total_s)
         if tick.batch.decode:
-            metrics.batch_rows.observe(len(tick.batch.decode))
+            metrics.batch_rows.labels(self.model).observe(len(tick.batch.decode))
             self.totals.decode_ticks += 1
             self.totals.decode_rows += len(tick.batch.decode)
         for session, work in zip(tick.sessions, tick.batch.works, strict=True):
@@ -81,8 +82,8 @@ class Telemetry:
 
     def count_steps(self, session: str, run: int, saved: int) -> None:
         """Block-steps that were run here, and such that the client took."""
-        self.metrics.block_steps.labels("run").inc(run)
-        self.metrics.block_steps.labels("saved").inc(saved)
+        self.metrics.block_steps.labels(self.model, "run").inc(run)
+        self.metrics.block_steps.labels(self.model, "saved").inc(saved)
         account = self._accounts.get(session)
         if account is not None:
             account.steps_run += run
@@ -93,12 +94,12 @@ class Telemetry:
 
     def refused(self, api: Api, code: str) -> None:
         """Somebody was told an error."""
-        self.metrics.refusals.labels(api, code if code in REFUSALS else "other").inc()
+        self.metrics.refused(self.model, api, code)
 
     def judge(self, figure: Literal["ttft", "tpot"], value_ms: float) -> None:
         """Hold a latency against the one promised."""
         kept = value_ms <= (self._sla.ttft_ms if figure == "ttft" else self._sla.tpot_ms)
-        self.metrics.sla.labels(figure, "hit" if kept else "miss").inc()
+        self.metrics.sla.labels(self.model, figure, "hit" if kept else "miss").inc()
         if kept:
             self.totals.sla_hits += 1
         else:
@@ -113,7 +114,7 @@ class Telemetry:
     def leave(self, account: SessionAccount) -> None:
         """Strike an account off, and write its line."""
         if self._accounts.pop(account.session, None) is not None:
-            self.metrics.sessions_ended.labels(account.api).inc()
+            self.metrics.sessions_ended.labels(self.model, account.api).inc()
             session_log.info("%s", json.dumps(account.to_json(), separators=(",", ":")))
 
 
@@ -139,9 +140,9 @@ class SessionAccount:
 
     def opened(self, split: int, bound: str) -> None:
         """The session has a plan, its first or a new one."""
-        metrics = self.telemetry.metrics
-        metrics.plans.labels(str(split)).inc()
-        metrics.plan_bounds.labels(bound if bound in BOUNDS else "other").inc()
+        metrics, model = self.telemetry.metrics, self.telemetry.model
+        metrics.plans.labels(model, str(split)).inc()
+        metrics.plan_bounds.labels(model, bound if bound in BOUNDS else "other").inc()
         self.split = split
         self.enter()
 
@@ -151,10 +152,10 @@ class SessionAccount:
 
     def turn_began(self, prompt_tokens: int) -> None:
         """A turn with so many new prompt tokens begins."""
-        blocks = self.telemetry.blocks
+        blocks, model = self.telemetry.blocks, self.telemetry.model
         self.turns += 1
         self.prompt_tokens += prompt_tokens
-        self.telemetry.metrics.prompt_tokens.labels(self.api).inc(prompt_tokens)
+        self.telemetry.metrics.prompt_tokens.labels(model, self.api).inc(prompt_tokens)
         if self.split == blocks:  # only the last row of the prompt comes here, and a tick sees nothing of the others
             self.telemetry.count_steps(self.session, 0, (prompt_tokens - 1) * blocks)
 
@@ -163,20 +164,20 @@ class SessionAccount:
         if isinstance(event, TokenDrawn):
             self.tokens += 1
             self.telemetry.totals.tokens += 1
-            self.telemetry.metrics.generated_tokens.labels(self.api).inc()
+            self.telemetry.metrics.generated_tokens.labels(self.telemetry.model, self.api).inc()
 
     def turn_ended(self, finish_reason: str, stats: TurnStats) -> None:
         """A turn is over; its round trip counts towards what the client saw of the time to first token."""
-        metrics = self.telemetry.metrics
-        metrics.turns.labels(self.api, finish_reason).inc()
-        metrics.queue.labels(self.api).observe(stats.queue_ms / 1000)
+        metrics, model = self.telemetry.metrics, self.telemetry.model
+        metrics.turns.labels(model, self.api, finish_reason).inc()
+        metrics.queue.labels(model, self.api).observe(stats.queue_ms / 1000)
         self._queue_ms.add(stats.queue_ms)
         if stats.ttft_ms is not None:
-            metrics.ttft.labels(self.api).observe(stats.ttft_ms / 1000)
+            metrics.ttft.labels(model, self.api).observe(stats.ttft_ms / 1000)
             self._ttft_ms.add(stats.ttft_ms)
             self.telemetry.judge("ttft", stats.ttft_ms + stats.rtt_ms)
         if stats.tpot_ms is not None:
-            metrics.tpot.labels(self.api).observe(stats.tpot_ms / 1000)
+            metrics.tpot.labels(model, self.api).observe(stats.tpot_ms / 1000)
             self._tpot_ms.add(stats.tpot_ms)
             self.telemetry.judge("tpot", stats.tpot_ms)
 
@@ -213,6 +214,7 @@ class SessionAccount:
             "event": "session_end",
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "session": self.session[:8],
+            "model": self.telemetry.model,
             "api": self.api,
             "key": None if self.key is None else self.key.name,
             "reason": self._reason or "client_gone",

@@ -14,6 +14,14 @@ from ..types import ModelSpec, Sla
 
 
 @dataclass(frozen=True, slots=True)
+class Greet:
+    """This `hello` names another model: a session of that one greets, in place of this one."""
+
+    model: str
+    hello: Message
+
+
+@dataclass(frozen=True, slots=True)
 class Send:
     """Send a control message."""
 
@@ -81,7 +89,7 @@ class Close:
     error: SplitLLMError | None
 
 
-Action = Send | SendToken | Plan | Resume | Begin | Feed | Cancel | Resplit | Close
+Action = Greet | Send | SendToken | Plan | Resume | Begin | Feed | Cancel | Resplit | Close
 
 
 class State(enum.Enum):
@@ -96,7 +104,7 @@ class State(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Greeting:
-    """What the server says of itself in `welcome`."""
+    """What the server says of itself in `welcome`. others: the other models that it serves."""
 
     agent: str
     model: str
@@ -104,3 +112,4 @@ class Greeting:
     spec: ModelSpec
     sla: Sla
     limits: Limits
+    others: tuple[str, ...] = ()

@@ -22,8 +22,9 @@ def welcome_to(hello: Message, greeting: Greeting) -> Message:
             code="protocol_version",
         )
     if hello["model"] not in (None, greeting.model):
+        served = ", ".join(map(repr, (greeting.model, *greeting.others)))
         raise ProtocolError(
-            f"This server does not serve the model {hello['model'][:100]!r}; it serves {greeting.model!r}.",
+            f"This server does not serve the model {hello['model'][:100]!r}; it serves {served}.",
             code="unknown_model",
         )
     if hello["bundle"] not in (None, greeting.bundle):

@@ -30,7 +30,7 @@ from ..protocol import (
     text_limit,
 )
 from ..types import SessionPlan
-from .actions import Action, Begin, Cancel, Close, Greeting, Plan, Resplit, Resume, Send, SendToken, State
+from .actions import Action, Begin, Cancel, Close, Greet, Greeting, Plan, Resplit, Resume, Send, SendToken, State
 from .frames import Agreed, accept
 from .hello import welcome_to
 from .turn import PendingPlan, Segment, Turn, check_turn
@@ -128,7 +128,17 @@ class ServerSession:
             raise ProtocolError("The former `report` is not answered yet; wait for it.", code="unexpected_message")
         return handler()
 
+    def greet(self, hello: Message) -> list[Action]:
+        """Actions for a `hello` that a session of another model has received."""
+        return self._guarded(lambda: self._greet(hello))
+
     def _hello(self, message: Message) -> Sequence[Action]:
+        if message["model"] in self._greeting.others:
+            self.state = State.CLOSED
+            return [Greet(message["model"], message)]
+        return self._greet(message)
+
+    def _greet(self, message: Message) -> Sequence[Action]:
         welcome = welcome_to(message, self._greeting)
         self.state = State.GREETED
         return [Send(welcome)]
