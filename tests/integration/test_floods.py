@@ -13,9 +13,11 @@ import pytest
 import websockets
 
 from splitllm.bundle import Bundle
+from splitllm.errors import RemoteError
 from splitllm.protocol import Frame, Kind, encode_frame
 from splitllm.server import app, connection
 from splitllm.session import ServerSession
+from tests.chaos.world import open_session
 from tests.integration.test_hostile_http import UPGRADE, ServerAt, status_of
 from tests.integration.test_rough_peers import AGAIN
 from tests.integration.test_wire import HELLO, IDS, OPEN, TURN, is_well, peer
@@ -101,6 +103,9 @@ async def test_new_connections_beyond_all_places_come_at_a_pace(
         waiting = [asyncio.create_task(status_of(url, "/v1/session", UPGRADE)) for _ in range(3)]
         done, pending = await asyncio.wait(waiting, timeout=20, return_when=asyncio.FIRST_COMPLETED)
         assert [task.result()[0] for task in done] == [503]
+        with pytest.raises(RemoteError, match="too many connections") as refused:
+            await open_session(url, bundle, 0)
+        assert refused.value.code == "server_full"
         assert not server.connections  # the others are not served yet, nor sent away
         for task in pending:
             task.cancel()

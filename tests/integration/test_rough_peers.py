@@ -18,8 +18,10 @@ import pytest
 import websockets
 
 from splitllm.bundle import Bundle
+from splitllm.protocol import Kind
 from splitllm.server import connection
-from tests.integration.test_wire import HELLO, OPEN, REPORT, Peer, is_well, peer
+from tests.chaos.world import until
+from tests.integration.test_wire import HELLO, IDS, OPEN, REPORT, TURN, Peer, is_well, peer
 from tests.support import ServerProcess, serving
 
 AGAIN = {"type": "report", "client": REPORT, "split": 0, "expected_prompt_tokens": 8}
@@ -87,6 +89,37 @@ async def _flood(deaf: Peer) -> None:
     with contextlib.suppress(websockets.ConnectionClosed):
         while True:
             await deaf.say(AGAIN)
+
+
+async def test_a_session_whose_client_reads_too_slowly_is_held_for_it(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_LAST_WORD_S", 0.1)
+    monkeypatch.setattr(connection, "_TALK_BURST", 1 << 20)
+    async with serving(bundle.folder, send_timeout_s=0.5) as (url, server):
+        address = f"ws{url.removeprefix('http')}/v1/session"
+        async with websockets.connect(address, compression=None, max_queue=1, ping_interval=None) as socket:
+            deaf = Peer(socket)
+            for message in (HELLO, {**OPEN, "resume": None}):
+                await deaf.say(message)
+                plan = await deaf.hear()
+            await deaf.say(TURN)
+            await deaf.frame(Kind.IDS, 1, 0, IDS)
+            done = await deaf.hear()
+            flood = asyncio.create_task(_flood(deaf))
+            await until(lambda: len(server.held) == 1)
+            flood.cancel()
+            await asyncio.gather(flood, return_exceptions=True)
+            socket.transport.abort()
+        assert server.metrics.refusals.labels(server.first.name, "websocket", "slow_reader")._value.get() == 1
+        resume = {"session": plan["session"], "token": plan["resume"]["token"], "turn": 1, "position": 4}
+        async with websockets.connect(address, compression=None) as socket:
+            back = Peer(socket)
+            for message in (HELLO, {**OPEN, "resume": resume}):
+                await back.say(message)
+                taken_up = await back.hear()
+            assert taken_up["session"] == plan["session"]
+            assert await back.hear() == done
 
 
 async def test_a_peer_that_is_gone_before_its_upgrade_writes_nothing_into_the_log(

@@ -10,10 +10,12 @@ import pytest
 from splitllm.bench.capacity import Scenario
 from splitllm.bench.simulator_engine import ServerModel
 from splitllm.bundle import Bundle
+from splitllm.errors import CapacityError
 from splitllm.planner.marginal import headroom
 from splitllm.planner.profile import EngineProfile, Grid
 from splitllm.protocol import OpenRequest
 from splitllm.resources import demo_bundle
+from splitllm.server import planning
 from splitllm.server.config import ServerConfig
 from splitllm.server.planning import Admission
 from splitllm.types import ClientReport, Link, Sla
@@ -48,6 +50,16 @@ def test_who_is_there_takes_no_block_from_who_comes(bundle: Bundle) -> None:
     crowded = server.plan(request, LINK)
     assert (crowded.split, crowded.predicted_tpot_ms) == (alone.split, alone.predicted_tpot_ms)
     assert crowded.server_ms < alone.server_ms  # it adds to a batch that reads the weights anyway
+
+
+def test_no_plan_is_made_for_whom_there_is_no_place(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = admission(bundle, sessions=1)
+    server.admit("inside", 0, 64)
+    request = OpenRequest(CLIENT, None, 64)
+    assert server.plan(request, LINK, session="inside").split
+    monkeypatch.setattr(planning, "plan_session", None)
+    with pytest.raises(CapacityError, match="All 1 sessions"):
+        server.plan(request, LINK, session="outside")
 
 
 def test_a_server_for_few_sessions_keeps_little_of_the_promise_for_others(bundle: Bundle) -> None:

@@ -26,7 +26,7 @@ import numpy as np
 
 from ..bundle import Bundle
 from ..errors import MachineError
-from ..types import PREFILL_CHUNK, Link, SessionPlan, Sla, Span
+from ..types import PREFILL_CHUNK, Float32Array, Link, SessionPlan, Sla, Span
 from .capacity import is_good, percentile
 from .load_clients import Recording, Replay, replay
 from .population import population
@@ -101,19 +101,25 @@ def _weights(test: LoadTest) -> list[str]:
     return [] if test.variant is None else ["--variant", test.variant]
 
 
-def record_activations(bundle: Bundle) -> Recording:
-    """Run one prompt through all blocks, and keep what goes into each."""
+def activations(bundle: Bundle, conversations: Sequence[Sequence[int]]) -> list[dict[int, Float32Array]]:
+    """What the blocks make of each conversation's ids: by k, float32[T, hidden_size] behind k blocks."""
     from ..engines.onnx import OnnxBlocks
 
-    spec = bundle.spec
-    ids = np.random.default_rng(0).integers(0, spec.vocab_size, PREFILL_CHUNK)
-    states = np.asarray(bundle.embedding()[ids], np.float32)
-    hidden = {0: states.astype(np.float16)}
-    for block in range(spec.blocks):
-        one = OnnxBlocks(bundle, Span(block, block + 1), rows=1, capacity=PREFILL_CHUNK + 1, threads=1)
-        states = np.asarray(one.forward(states, 0), np.float32).copy()
-        hidden[block + 1] = states.astype(np.float16)
-    return Recording(bundle.identity, hidden)
+    embedding, longest = bundle.embedding(), max(map(len, conversations))
+    states = [np.asarray(embedding[np.asarray(ids)], np.float32) for ids in conversations]
+    behind = [{0: each} for each in states]
+    for block in range(bundle.spec.blocks):
+        one = OnnxBlocks(bundle, Span(block, block + 1), rows=1, capacity=longest + 1, threads=1)
+        for each in behind:
+            each[block + 1] = np.asarray(one.forward(each[block], 0), np.float32).copy()
+    return behind
+
+
+def record_activations(bundle: Bundle) -> Recording:
+    """Run one prompt through all blocks, and keep what goes into each."""
+    ids = np.random.default_rng(0).integers(0, bundle.spec.vocab_size, PREFILL_CHUNK)
+    [behind] = activations(bundle, [ids.tolist()])
+    return Recording(bundle.identity, {block: states.astype(np.float16) for block, states in behind.items()})
 
 
 # -- who comes --------------------------------------------------------------------------------------------------------

@@ -74,6 +74,19 @@ class ServerProcess:
                 waited += int((task / "schedstat").read_text("utf-8").split()[1])
         return (int(fields[11]) + int(fields[12])) / _PAGE, waited / 1e9
 
+    def resident_bytes(self) -> int:
+        """Memory that it holds (RSS)."""
+        statm = Path(f"/proc/{self.process.pid}/statm").read_text("ascii")
+        return int(statm.split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def sockets(self) -> int:
+        """Sockets that it has open, listeners among them."""
+        count = 0
+        for file in Path(f"/proc/{self.process.pid}/fd").iterdir():
+            with contextlib.suppress(OSError):  # closed meanwhile
+                count += str(file.readlink()).startswith("socket:")
+        return count
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         """End it with a signal; returns the exit code.
 

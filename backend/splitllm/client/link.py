@@ -88,8 +88,13 @@ class Link:
                 additional_headers=bearer(opening.api_key),
             )
         except (OSError, TimeoutError, websockets.WebSocketException) as error:
-            if isinstance(error, websockets.InvalidStatus) and error.response.status_code == 401:
-                raise no_such_key() from None
+            if isinstance(error, websockets.InvalidStatus):
+                answer = error.response
+                if answer.status_code == 401:
+                    raise no_such_key() from None
+                if answer.status_code == 503 and "Retry-After" in answer.headers:
+                    message = "The server has too many connections; try again in a minute."
+                    raise RemoteError(message, code="server_full") from None
             raise MachineError(f"cannot open a session at {url} ({error}); is the server running there?") from None
         link = cls(socket, {})
         try:

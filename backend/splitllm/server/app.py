@@ -82,7 +82,8 @@ class Server:
             raise web.HTTPServiceUnavailable(text="The engine has stopped; the operator must restart the server.\n")
         if len(self.connections) + self._arriving >= self._places:
             self.metrics.refused(NO_MODEL, "websocket", "server_full")
-            raise web.HTTPServiceUnavailable(text="Too many connections; try again in a minute.\n")
+            headers = {"Retry-After": "60"}
+            raise web.HTTPServiceUnavailable(headers=headers, text="Too many connections; try again in a minute.\n")
         protocols = offered(request)
         if protocols and SUBPROTOCOL not in protocols:  # aiohttp would log them, and one may hold a key
             raise web.HTTPBadRequest(text=f"Offer the subprotocol `{SUBPROTOCOL}`, or none.\n")

@@ -199,14 +199,22 @@ class Connection:
                 self._outbox.task_done()
 
     async def _let_go_of_slow_reader(self) -> None:
-        """Say why, behind what waits to be read: a peer that wakes up in this moment learns it."""
+        """Say why, behind what waits to be read: a peer that wakes up in this moment learns it.
+
+        On a bad link nothing was done wrong: where the session can be taken up again, only the connection is lost.
+        """
         session = self._session
-        session.account.dropped("slow_reader")
-        session.release()
         error = ProtocolError("You do not read what the server sends; read on, and reconnect.", code="slow_reader")
+        last_words: Sequence[Action] = ()
+        if self._held.can_hold(session):
+            session.account.told(error.code)
+        else:
+            session.account.dropped(error.code)
+            session.release()
+            last_words = session.machine.fail(error)
         with contextlib.suppress(ConnectionError, TimeoutError):
             async with asyncio.timeout(_LAST_WORD_S):
-                await self._tell(session.machine.fail(error))
+                await self._tell(last_words)
                 await self._socket.close(code=1008, message=b"slow_reader")
 
     async def _watch(self) -> None:

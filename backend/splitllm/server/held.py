@@ -50,12 +50,16 @@ class HeldSessions:
         entry = self._entries[session.id] = _Entry(session, secrets.token_hex(_TOKEN_BYTES))
         return Ticket(entry.token, self._grace_s)
 
+    def can_hold(self, session: LiveSession) -> bool:
+        """Whether `hold` would keep it: its client can come back, and would find something."""
+        return session.id in self._entries and not session.draining and session.machine.worth_holding
+
     def hold(self, session: LiveSession) -> bool:
         """Keep a session whose connection is gone for the time of grace; False if it is of no use to anybody."""
-        entry = self._entries.get(session.id)
-        if entry is None or session.draining or not session.machine.worth_holding:
+        if not self.can_hold(session):
             return False
         session.detach()
+        entry = self._entries[session.id]
         entry.ends = asyncio.get_running_loop().call_later(self._grace_s, self._end, session)
         log.info("session %s: held for %g s", session.id[:8], self._grace_s)
         return True

@@ -84,12 +84,16 @@ class Admission:
     ) -> SessionPlan:
         """The split for a session, from the engine's profile, the measured link and what is known of the client.
 
+        For a `session` that has no place and finds none, no plan is made: crowds would cost those inside too much.
         `report` is what the client can do by what was seen of it, in place of what it says in `request`.
         `prompt_tokens` is the prompt's true length where it is known, `waited_ms` what is gone of the promised TTFT.
 
         Raises:
+            CapacityError: `server_full`.
             TurnError: `split_unavailable` or `variant_unavailable`.
         """
+        if session is not None:
+            self._check_place(session)
         said, config, spec = request.report, self._config, self._bundle.spec
         try:
             block_bytes = self._bundle.block_bytes(said.variant)
@@ -134,12 +138,15 @@ class Admission:
         Raises:
             CapacityError: `server_full` or `kv_exhausted`; what the session held stays.
         """
+        self._check_place(session)
+        self.budget.reserve(session, split, max_tokens)
+        self.sessions.add(session)
+
+    def _check_place(self, session: str) -> None:
         if session not in self.sessions and len(self.budget.pool.reserved) >= self._config.max_sessions:
             raise CapacityError(
                 f"All {self._config.max_sessions} sessions of this server are taken; try again in a minute."
             )
-        self.budget.reserve(session, split, max_tokens)
-        self.sessions.add(session)
 
     def release(self, session: str) -> None:
         """Give everything back."""

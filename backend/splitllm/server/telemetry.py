@@ -189,11 +189,15 @@ class SessionAccount:
             case "done":
                 self.turn_ended(message["finish_reason"], TurnStats(**message["stats"]))
             case "error":
-                self.telemetry.refused(self.api, message["code"])
+                self.told(message["code"])
+
+    def told(self, code: str) -> None:
+        """The client is refused something, or its connection ends for this reason."""
+        self.telemetry.refused(self.api, code)
 
     def dropped(self, code: str) -> None:
         """The client is let go without a word, for it would not take any."""
-        self.telemetry.refused(self.api, code)
+        self.told(code)
         self.ends_because(code)
 
     def ends_because(self, reason: str) -> None:
