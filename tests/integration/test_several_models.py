@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -13,6 +14,7 @@ import pytest_asyncio
 from websockets.asyncio.client import connect
 
 from splitllm.bundle import Bundle
+from splitllm.client.conversation import Answer, Conversation
 from splitllm.engines.fake import FakeEngine
 from splitllm.errors import UsageError
 from splitllm.protocol import Kind
@@ -20,6 +22,7 @@ from splitllm.server.app import Server
 from splitllm.server.config import ModelSource, ServerConfig
 from splitllm.server.model import LoadedModel
 from splitllm.server.serve import load
+from splitllm.types import SamplingParams
 from tests.chaos.world import until
 from tests.integration.test_wire import HELLO, IDS, OPEN, TURN, Peer
 from tests.support import listening
@@ -202,3 +205,16 @@ def test_what_does_not_fit_the_memory_is_refused_before_it_is_loaded(bundle: Bun
     assert "tiny-chat 6.48 MB, other 6.48 MB" in refusal.value.message
     with pytest.raises(UsageError, match=f"give at least {least}"):
         load(models[:1], ServerConfig(kv_memory_bytes=least - 1))
+
+
+async def test_the_python_client_chooses_by_name(bundle: Bundle, endless: Bundle, tmp_path: Path) -> None:
+    models = [ModelSource(bundle.folder), ModelSource(endless.folder, SECOND)]
+    async with listening(load(models, ServerConfig(max_sessions=1))) as url:
+        for name, ends in ((None, "stop"), (SECOND, "length")):
+            conversation = await Conversation.open(url, cache=tmp_path, model=name, split=2)
+            told = [item async for item in conversation.ask("Hello!", max_tokens=40, sampling=SamplingParams())][-1]
+            assert isinstance(told, Answer)
+            assert (told.split, told.finish_reason) == (2, ends)
+            await conversation.close()
+        with pytest.raises(UsageError, match="no model 'third'"):
+            await Conversation.open(url, cache=tmp_path, model="third")

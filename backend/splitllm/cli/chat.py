@@ -34,6 +34,7 @@ def add_parser(commands: Any) -> None:
         epilog='Example: splitllm chat http://127.0.0.1:8000 --prompt "What is the capital of Japan?" --split 3 --json',
     )
     parser.add_argument("url", metavar="URL", help="the server, such as http://127.0.0.1:8000")
+    parser.add_argument("--model", metavar="NAME", help="one of the server's models (default: its first)")
     parser.add_argument(
         "--prompt",
         action="append",
@@ -146,6 +147,7 @@ async def _chat(args: argparse.Namespace, server: str, conversation_class: type[
     conversation = await conversation_class.open(
         server,
         cache=args.cache or default_cache(),
+        model=args.model,
         split=args.split,
         effort=args.effort,
         variant=args.variant,

@@ -74,6 +74,7 @@ class Conversation:
         server: str,
         *,
         cache: Path,
+        model: str | None = None,
         split: int | None = None,
         variant: str = "float32",
         wire: str = "float16",
@@ -87,6 +88,7 @@ class Conversation:
         Args:
             server: for example `http://127.0.0.1:8000`.
             cache: folder that keeps weights.
+            model: the name of one of the server's models; None for its first.
             split: blocks to run here; None lets the server's planner choose.
             variant: weights of the local blocks.
             wire: dtype of hidden states on the wire.
@@ -99,7 +101,7 @@ class Conversation:
             SplitLLMError: the server cannot be reached, refuses, or serves something damaged.
         """
         async with aiohttp.ClientSession(auto_decompress=False, headers=bearer(api_key)) as http:
-            source = BundleSource(server, cache, http)
+            source = BundleSource(server, cache, http, model)
             manifest = await source.fetch_manifest()
             spec = manifest.model
             if split is not None and split > spec.blocks:
@@ -115,7 +117,7 @@ class Conversation:
         first = [{"role": "user", "content": first_prompt}]
         session = await ClientSession.open(
             server,
-            model=spec.name,
+            model=model,
             identity=bundle.identity,
             report=report,
             split=split,

@@ -10,11 +10,12 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 import aiohttp
 
 from ..bundle import MANIFEST_NAME, Bundle, Manifest, manifest_from_json
-from ..errors import BundleError, MachineError, SplitLLMError
+from ..errors import BundleError, MachineError, SplitLLMError, UsageError
 from .link import no_such_key
 
 _CHUNK: Final = 1 << 20
@@ -26,8 +27,10 @@ Progress = Callable[[int, int], None]
 class BundleSource:
     """A server's bundle, seen from a client. Files are kept in `cache`, by the bundle's identity."""
 
-    def __init__(self, server: str, cache: Path, http: aiohttp.ClientSession) -> None:
-        self._base = f"{server}/bundle"
+    def __init__(self, server: str, cache: Path, http: aiohttp.ClientSession, model: str | None = None) -> None:
+        """`model`: the name that it is served under; None for the server's first."""
+        self._base = f"{server}/bundle" if model is None else f"{server}/models/{quote(model, safe='')}"
+        self._model = model
         self._cache = cache
         self._http = http
         self.identity = ""
@@ -37,6 +40,7 @@ class BundleSource:
         """The manifest; its SHA-256 is the bundle's identity.
 
         Raises:
+            UsageError: `unknown_model`.
             MachineError: the server cannot be reached or serves no bundle.
             BundleError: what it serves is no manifest.
         """
@@ -108,6 +112,11 @@ class BundleSource:
             async with self._http.get(f"{self._base}/{name}") as response:
                 if response.status == 401:
                     raise no_such_key()
+                if response.status == 404 and name == MANIFEST_NAME and self._model is not None:
+                    raise UsageError(
+                        f"the server has no model {self._model!r}; its /v1/models lists those it has",
+                        code="unknown_model",
+                    )
                 if response.status != 200:
                     raise MachineError(f"the server answers {response.status} for {name}; is {self._base} right?")
                 data = bytearray()
