@@ -68,8 +68,8 @@ class Formats:
 
     @property
     def manifest(self) -> Any:
-        """The variants of the head."""
-        return argparse.Namespace(head=("float32", *self.names))
+        """The variants of the head; no format has a graph that only servers run."""
+        return argparse.Namespace(head=("float32", *self.names), blocks=({},))
 
     def embedding(self) -> Any:
         """The real table."""
@@ -79,7 +79,7 @@ class Formats:
         """The real constants."""
         return self.real.constant(name, dtype)
 
-    def block(self, index: int, variant: str) -> BlockFiles:
+    def block(self, index: int, variant: str, *, server: bool = False) -> BlockFiles:  # noqa: ARG002  # as Bundle's
         """Files of a block."""
         if variant == "float32":
             return self.real.block(index, variant)

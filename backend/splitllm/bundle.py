@@ -148,8 +148,8 @@ class Bundle:
             raise BundleError(f"the bundle {self.spec.name} has no file {name[:140]!r}")
         return self.folder / name
 
-    def block(self, index: int, variant: str) -> BlockFiles:
-        """Files of block `index` in `variant`.
+    def block(self, index: int, variant: str, *, server: bool = False) -> BlockFiles:
+        """Files of block `index` in `variant`, with the graph that browsers run or the one that a `server` runs.
 
         Raises:
             BundleError: code `variant_unavailable`.
@@ -157,7 +157,8 @@ class Bundle:
         if not 0 <= index < self.spec.blocks:
             raise IndexError(f"block {index} of a model with {self.spec.blocks} blocks")
         entry = self._pick(self.manifest.blocks[index], variant, "blocks")
-        return BlockFiles(self.folder / entry.graph, self._weights(entry), entry.activations, entry.constants)
+        graph = entry.server_graph if server and entry.server_graph else entry.graph
+        return BlockFiles(self.folder / graph, self._weights(entry), entry.activations, entry.constants)
 
     def head(self, variant: str = "float32") -> HeadFiles:
         """Files of the head in `variant`.

@@ -64,12 +64,16 @@ class EmbedEntry:
 
 @dataclass(frozen=True, slots=True)
 class GraphEntry:
-    """One variant of a block or of the head, by file names. `constants` maps graph inputs to constants' names."""
+    """One variant of a block or of the head, by file names. `constants` maps graph inputs to constants' names.
+
+    `server_graph` is what servers run of these weights where that is not `graph`.
+    """
 
     graph: str
     weights: str | None
     activations: str
     constants: Mapping[str, str]
+    server_graph: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +139,7 @@ def _manifest(obj: dict[str, Any]) -> Manifest:
 
     def graph(entry: dict[str, Any]) -> GraphEntry:
         constants = MappingProxyType(dict(entry.get("constants", {})))
-        return GraphEntry(entry["graph"], entry["weights"], entry["activations"], constants)
+        return GraphEntry(entry["graph"], entry["weights"], entry["activations"], constants, entry.get("server_graph"))
 
     def tensor(entry: dict[str, Any]) -> TensorEntry:
         return TensorEntry(entry["file"], int(entry["offset"]), tuple(int(n) for n in entry["shape"]))
@@ -203,7 +207,8 @@ def _references(m: Manifest) -> Iterator[tuple[str, str]]:
     parts = [("head", m.head), *((f"blocks[{i}]", block) for i, block in enumerate(m.blocks))]
     for part, variants in parts:
         for variant, entry in variants.items():
-            yield from ((f"{part}.{variant}", name) for name in (entry.graph, entry.weights) if name)
+            names = (entry.graph, entry.weights, entry.server_graph)
+            yield from ((f"{part}.{variant}", name) for name in names if name)
 
 
 def _embed_contradictions(m: Manifest) -> Iterator[str]:
@@ -230,6 +235,8 @@ def _constant_contradictions(m: Manifest) -> Iterator[str]:
         if set(block) != set(m.blocks[0]):
             yield f"blocks[{i}] has the variants {', '.join(block)}; blocks[0] has {', '.join(m.blocks[0])}"
         for variant, entry in block.items():
+            if (entry.server_graph is None) != (m.blocks[0][variant].server_graph is None):
+                yield f"blocks[{i}].{variant} and blocks[0].{variant} do not both have a server_graph"
             for graph_input, constant in entry.constants.items():
                 if graph_input in BLOCK_INPUTS:
                     yield f"blocks[{i}].{variant} feeds a constant to {graph_input}"

@@ -19,6 +19,8 @@ from splitllm.types import Float32Array, FloatArray, TokenArray
 
 #: Variants whose weights are `MatMulNBits`.
 QUANTIZED: Final = ("int8", "int4", "int4f16")
+#: Before the name of a variant: its blocks in the graphs that only servers run.
+SERVER: Final = "server."
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +77,18 @@ def embed(bundle: Bundle, plan: Plan) -> list[Float32Array]:
     ]
 
 
+def chains_of(bundle: Bundle) -> tuple[str, ...]:
+    """What is measured: every variant of the blocks, and `server.<variant>` where servers run graphs of their own."""
+    entries = bundle.manifest.blocks[0].items()
+    return (*bundle.block_variants, *(f"{SERVER}{variant}" for variant, entry in entries if entry.server_graph))
+
+
 class BlockRun:
-    """One variant of one block, opened once."""
+    """One variant of one block, opened once; `variant` is one of `chains_of`."""
 
     def __init__(self, bundle: Bundle, index: int, variant: str) -> None:
-        files = bundle.block(index, variant)
+        server, variant = variant.startswith(SERVER), variant.removeprefix(SERVER)
+        files = bundle.block(index, variant, server=server)
         self._session = open_session(files.graph, packed=variant in QUANTIZED)
         self._spec, self._dtype = bundle.spec, DTYPES[files.activations]
         self._constants = {

@@ -16,6 +16,7 @@ from splitllm.errors import ExportError, UsageError
 from splitllm.types import SamplingParams
 
 from . import hub, layout, source
+from .chain import SERVER
 from .decoder import find_parts
 from .estimate import Estimate, estimate
 from .gate import Progress, check_numbers
@@ -44,6 +45,7 @@ class ExportSummary:
     """What was published. Sizes in bytes; `variants` holds the bytes of the largest block, of all, and the figures.
 
     `heads` has the figures of quantized heads; `head_bytes` counts all heads, 0 where the embedding's file is the head.
+    `served` has those of variants that servers run in graphs of their own.
     """
 
     folder: str
@@ -58,6 +60,7 @@ class ExportSummary:
     head_bytes: int
     variants: Mapping[str, Mapping[str, float]]
     heads: Mapping[str, Mapping[str, float]]
+    served: Mapping[str, Mapping[str, float]]
 
     def as_json(self) -> dict[str, Any]:
         """The summary as JSON values."""
@@ -130,7 +133,7 @@ def export_model(model: str | Path, out: Path, *, progress: Progress | None = No
                 "sizes": decoder.sizes,
                 "texts": ready.texts,
                 "generation": ready.generation,
-                "parts": write_parts(decoder, asked.variants, asked.heads, files, tell),
+                "parts": write_parts(decoder, asked.variants, asked.heads, asked.server_dtype, files, tell),
                 "server": (asked.server_dtype, HEADS[asked.server_dtype]),
             }
             layout.write_manifest(files, **manifest, figures={})
@@ -243,4 +246,5 @@ def _summary(out: Path, bundle: Bundle, parameters: int) -> ExportSummary:
         head_bytes=size(*heads),
         variants=variants,
         heads={name.removeprefix("head."): found for name, found in figures.items() if name.startswith("head.")},
+        served={name.removeprefix(SERVER): found for name, found in figures.items() if name.startswith(SERVER)},
     )

@@ -12,7 +12,7 @@ from splitllm.bundle import Bundle
 from splitllm.errors import ExportError
 from splitllm.types import Float32Array, TokenArray
 
-from .chain import BlockRun, Plan, embed, make_plan, run_head
+from .chain import BlockRun, Plan, chains_of, embed, make_plan, run_head
 
 #: Largest difference of a logit that rounding may explain in float32.
 TOLERANCE: Final = 1e-4
@@ -103,11 +103,11 @@ def _run_splits(
 ) -> dict[str, tuple[list[list[Float32Array]], float]]:
     """For every variant: hidden states before the head, at every split that is run on, and the worst hand-over."""
     blocks, start = bundle.spec.blocks, embed(bundle, plan)
-    running = {variant: {blocks: start} for variant in bundle.block_variants}
+    running = {variant: {blocks: start} for variant in chains_of(bundle)}
     worst = dict.fromkeys(running, 0.0)
     whole = whole_splits(blocks)
     for index in range(blocks):
-        opened = {variant: BlockRun(bundle, index, variant) for variant in bundle.block_variants}
+        opened = {variant: BlockRun(bundle, index, variant) for variant in running}
         for variant, chains in running.items():
             if every_split and variant != "float32":
                 chains[index] = chains[blocks]  # split `index` leaves the variant here

@@ -20,6 +20,7 @@ from splitllm.bundle import CHUNK_BYTES, DTYPES, MANIFEST_NAME
 from splitllm.types import Float32Array, SamplingParams
 
 from .decoder import Sizes
+from .quantize import set_accuracy_level
 from .source import Texts
 from .weightless import Part, key_of
 
@@ -92,6 +93,14 @@ def write_graph(part: Part, folder: Folder, stem: str) -> dict[str, str | None]:
                 _point_to(tensor, weights_name, start, length)
     folder.write(graph_name, light.SerializeToString(deterministic=True))
     return {"graph": graph_name, "weights": weights_name if outside else None}
+
+
+def write_server_graph(folder: Folder, stem: str, accuracy_level: int) -> str:
+    """Write `stem.server.onnx`: the graph `stem.onnx` at another accuracy level, with the same weights. Its name."""
+    model, name = onnx.load(folder.path / f"{stem}.onnx", load_external_data=False), f"{stem}.server.onnx"
+    set_accuracy_level(model, accuracy_level)
+    folder.write(name, model.SerializeToString(deterministic=True))
+    return name
 
 
 def write_head(part: Part, folder: Folder, stem: str, table: str | None) -> dict[str, str | None]:

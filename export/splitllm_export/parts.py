@@ -13,6 +13,7 @@ from . import graph, layout, tracing
 from .chain import QUANTIZED
 from .decoder import Decoder, rotary_tables
 from .modules import BlockModule, HeadModule, embedding_rows
+from .quantize import INT4_SERVER
 from .variants import activations_of, as_stored, make_variant
 from .weightless import Part, Weight
 
@@ -20,9 +21,9 @@ Tell = Callable[[str, int, int], None]
 
 
 def write_parts(
-    decoder: Decoder, variants: Sequence[str], heads: Sequence[str], folder: layout.Folder, tell: Tell
+    decoder: Decoder, variants: Sequence[str], heads: Sequence[str], server: str, folder: layout.Folder, tell: Tell
 ) -> dict[str, Any]:
-    """Everything but tokenizer and manifest: blocks in `variants`, the head in `heads`."""
+    """Everything but tokenizer and manifest: blocks in `variants`, the head in `heads`; servers run `server` blocks."""
     sizes = decoder.sizes
     traced = tracing.trace(HeadModule(decoder), tracing.HEAD_AXES, tracing.HEAD_OUT_AXES)
     finished = graph.finish_head(traced, sizes)
@@ -49,6 +50,10 @@ def write_parts(
             files = layout.write_graph(make_variant(block, variant), folder, f"block.{index}.{variant}")
             names = {name: name for name in graph.tables_of(block)}
             entries[variant] = {**files, "activations": activations_of(variant), "constants": names}
+            if variant == server == "int4":
+                entries[variant]["server_graph"] = layout.write_server_graph(
+                    folder, f"block.{index}.int4", INT4_SERVER.accuracy_level
+                )
         parts["blocks"].append(entries)
         tell("exporting block", index + 1, sizes.blocks)
     for variant in heads:

@@ -112,7 +112,7 @@ def _export_and_gate(model: Any, kind: str, context: int, folder: Path) -> Figur
             sizes=decoder.sizes,
             texts=Texts("{}", "-", None, None, (0,), ()),
             generation=SamplingParams(),
-            parts=write_parts(decoder, ["float32"], ["float32"], files, lambda *_: None),
+            parts=write_parts(decoder, ["float32"], ["float32"], "float32", files, lambda *_: None),
             figures={},
         )
         return check_numbers(Bundle.open(folder, verify=False), reference_of(model))["float32"]

@@ -15,7 +15,7 @@ import numpy as np
 from splitllm.bundle import Bundle
 from splitllm.types import Float32Array
 
-from .chain import QUANTIZED, BlockRun, Plan, Step, embed, open_session
+from .chain import QUANTIZED, BlockRun, Plan, Step, chains_of, embed, open_session
 from .gate import Progress
 
 #: Tokens that are measured at most.
@@ -53,7 +53,7 @@ def measure_text(bundle: Bundle, ids: Sequence[int], *, progress: Progress | Non
     """
     plan = _plan(ids, bundle.spec.max_context)
     start = embed(bundle, plan)
-    chains = dict.fromkeys(bundle.block_variants, start)
+    chains = dict.fromkeys(chains_of(bundle), start)
     for index in range(bundle.spec.blocks):
         for variant, states in chains.items():
             chains[variant] = BlockRun(bundle, index, variant).run(plan, states)

@@ -46,6 +46,8 @@ class Format:
 
 
 INT4: Final = Format(bits=4, block=32, accuracy_level=0)
+#: `INT4`'s weights as a server on a CPU multiplies them.
+INT4_SERVER: Final = Format(bits=4, block=32, accuracy_level=4)
 INT8: Final = Format(bits=8, block=128, accuracy_level=4)
 
 
@@ -89,6 +91,13 @@ def quantize(part: Part, form: Format) -> Part:
     for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
         graph.initializer.remove(tensor)
     return quantized
+
+
+def set_accuracy_level(model: onnx.ModelProto, level: int) -> None:
+    """Let a graph multiply its quantized matrices at another accuracy level; their weights stay as they are."""
+    for node in model.graph.node:
+        if node.op_type == "MatMulNBits":
+            next(attribute for attribute in node.attribute if attribute.name == "accuracy_level").i = level
 
 
 def _insert(graph: onnx.GraphProto, before: str, tensor: onnx.TensorProto) -> None:

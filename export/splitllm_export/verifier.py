@@ -160,8 +160,9 @@ def _check_graphs(bundle: Bundle, progress: Progress | None) -> int:
             for name, constant in entry.constants.items():
                 inputs[name] = (t, bundle.manifest.constants[constant][t].shape)
             outputs = dict(zip(BLOCK_OUTPUTS, [(t, states), (t, cache), (t, cache)], strict=True))
-            _check_graph(bundle.block(index, variant).graph, inputs, outputs)
-            loaded += 1
+            for graph in {bundle.block(index, variant, server=server).graph for server in (False, True)}:
+                _check_graph(graph, inputs, outputs)
+                loaded += 1
         if progress:
             progress("loading block", index + 1, s.blocks)
     for variant, entry in bundle.manifest.head.items():

@@ -4,14 +4,17 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper
 
 from splitllm.bundle import DTYPES, VARIANTS, Bundle
-from splitllm.engines.onnx import OnnxBlocks
+from splitllm.engines.onnx import OnnxBlocks, OnnxEngine
 from splitllm.errors import BundleError, ExportError, UsageError
 from splitllm.types import Span
+from splitllm.work import Batch, Work
 from splitllm_export import quality
-from splitllm_export.chain import BlockRun, Plan, Step, embed
+from splitllm_export.chain import BlockRun, Plan, Step, embed, open_session
 from splitllm_export.exporter import ExportSummary, export_model
 from splitllm_export.verifier import verify_bundle
 
@@ -88,6 +91,41 @@ def test_what_is_measured_is_what_a_server_computes(everything: tuple[Bundle, Ex
         np.array(bundle.embedding()[tokens]), 0
     )
     np.testing.assert_allclose(states[0][0], served.astype(np.float32), rtol=0, atol=1e-5 * np.abs(served).max())
+
+
+def test_an_int4_server_runs_graphs_of_its_own_on_the_same_weights_and_they_are_measured(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    summary = export_model(checkpoint, tmp_path / "out", server_dtype="int4", client_dtypes=("int4",))
+    bundle = Bundle.open(tmp_path / "out")
+    for block in bundle.manifest.blocks:
+        assert (block["float32"].server_graph, block["int4"].server_graph is None) == (None, False)
+    for server, level in ((False, 0), (True, 4)):
+        graph = onnx.load(bundle.block(1, "int4", server=server).graph, load_external_data=False).graph
+        products = [node for node in graph.node if node.op_type == "MatMulNBits"]
+        assert len(products) == 7
+        assert all(helper.get_node_attr_value(node, "accuracy_level") == level for node in products)
+
+    tokens = np.array([5, 80, 7, 200], np.int32)
+    plan = Plan((tokens,), (Step(0, (0,), 4),), 8)
+    chains = {name: embed(bundle, plan) for name in ("int4", "server.int4")}
+    for index in range(bundle.spec.blocks):
+        chains = {name: BlockRun(bundle, index, name).run(plan, states) for name, states in chains.items()}
+    head = open_session(bundle.head("int8").graph, packed=True)
+    logits = {name: head.run(["logits"], {"hidden_states": states[0]})[0][0, -1] for name, states in chains.items()}
+    served = OnnxEngine(bundle, rows=1, capacity=8, device="cpu").run(
+        Batch(prefill=(Work(0, 0, 0, tokens, wants_logits=True),))
+    )[0]
+    np.testing.assert_allclose(served, logits["server.int4"], rtol=0, atol=1e-5 * np.abs(served).max())
+    assert np.abs(served - logits["int4"]).max() > 1e-3 * np.abs(served).max()
+
+    measured = bundle.manifest.variants["server.int4"]
+    assert measured.keys() == bundle.manifest.variants["int4"].keys()
+    assert measured != bundle.manifest.variants["int4"]
+    assert dict(summary.served["int4"]) == dict(measured)
+    report = verify_bundle(bundle.folder)
+    assert (report.ok, report.graphs_loaded) == (True, 3 * 3 + 2)
+    assert "server.int4" in report.variants
 
 
 def test_a_float16_server_gets_a_float16_head(checkpoint: Path, tmp_path: Path) -> None:

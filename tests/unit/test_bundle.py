@@ -147,6 +147,20 @@ def test_a_whole_bundle_opens_and_hands_out_everything(folder: Path) -> None:
     assert bundle.tokenizer_path.read_bytes() == b"{}"
 
 
+def test_a_server_reads_its_own_graph_of_the_same_weights_where_there_is_one(folder: Path) -> None:
+    manifest = _manifest(folder)
+    for index, block in enumerate(manifest["blocks"]):
+        block["int4"]["server_graph"] = f"block.{1 - index}.float32.onnx"  # any file that is there
+    _write_manifest(folder, manifest)
+    bundle = Bundle.open(folder)
+    assert [bundle.block(1, "int4", server=s).graph.name for s in (False, True)] == [
+        "block.1.int4.onnx",
+        "block.0.float32.onnx",
+    ]
+    assert bundle.block(1, "int4", server=True).weights == bundle.block(1, "int4").weights
+    assert bundle.block(1, "float32", server=True) == bundle.block(1, "float32")
+
+
 def test_embedding_and_constants_are_read_only_views_of_the_files(folder: Path) -> None:
     bundle = Bundle.open(folder)
     assert np.array_equal(bundle.embedding(), TABLE)
@@ -281,6 +295,8 @@ def test_a_bundle_reached_by_a_link_opens(folder: Path, tmp_path: Path) -> None:
         ("constants/cos_cache/float32", KeyError, "cos_cache"),
         ("constants/sin_cache", KeyError, "sin_cache"),
         ("blocks/1/int4", KeyError, "blocks[1]"),
+        ("blocks/1/int4/server_graph", "block.1.int4.onnx", "blocks[1].int4 and blocks[0].int4 do not both have"),
+        ("blocks/0/int4/server_graph", "absent.onnx", "'absent.onnx', which is not in files"),
         ("blocks/1/float32", KeyError, "float32"),
         ("blocks/0/int4/graph", "/etc/passwd", "graph"),
         ("blocks/0/int4/weights", "nothing.bin", "nothing.bin"),

@@ -195,6 +195,7 @@ def _text(summary: Any) -> str:
     for variant, figures in summary.variants.items():
         lines.append(f"  {variant} blocks {size_text(figures['bytes'])}, {size_text(figures['block_bytes'])} each")
     lines += [f"  {figures_text(variant, figures)}" for variant, figures in summary.variants.items()]
+    lines += [f"  {figures_text(f'{variant} on a server', figures)}" for variant, figures in summary.served.items()]
     lines += [f"  {figures_text(f'{variant} head', figures)}" for variant, figures in summary.heads.items()]
     return "\n".join([*lines, f"Next: splitllm serve {summary.folder}"])
 

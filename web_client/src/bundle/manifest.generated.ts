@@ -137,6 +137,7 @@ export interface Tensor {
 }
 export interface BlockVariant {
   graph: FileName;
+  server_graph?: FileName;
   weights: FileName | null;
   activations: 'float32' | 'float16';
   constants: {

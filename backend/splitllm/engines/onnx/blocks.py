@@ -63,8 +63,11 @@ class OnnxBlocks:
         threads: int | None = None,
         device: str = "cpu",
         memory: Memory | None = None,
+        server: bool = False,
     ) -> None:
-        """Load the blocks on a device (`cpu` or `cuda`); `memory` is by default that device's.
+        """Load the blocks on a device (`cpu` or `cuda`), as a client or as a `server` runs them.
+
+        `memory` is by default that device's.
 
         Raises:
             BundleError: a graph cannot be loaded, or the bundle lacks the variant.
@@ -77,7 +80,7 @@ class OnnxBlocks:
         constants: dict[tuple[str, str], Tensor] = {}
         self._blocks: list[_Block] = []
         for index in range(span.start, span.end):
-            files: BlockFiles = bundle.block(index, variant)
+            files: BlockFiles = bundle.block(index, variant, server=server)
             self.dtype = np.dtype(DTYPES[files.activations])
             named = []
             for name, constant in files.constants.items():

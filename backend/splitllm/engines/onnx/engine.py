@@ -63,6 +63,7 @@ class OnnxEngine(Engine):
             threads=threads,
             device=self.device,
             memory=memory,
+            server=True,
         )
         self._memory = self._blocks.memory
         self._lane = self._blocks.lane(rows, sequences=rows)
