@@ -107,7 +107,7 @@ async def test_a_session_whose_client_reads_too_slowly_is_held_for_it(
             await deaf.frame(Kind.IDS, 1, 0, IDS)
             done = await deaf.hear()
             flood = asyncio.create_task(_flood(deaf))
-            await until(lambda: len(server.held) == 1)
+            await until(lambda: len(server.first.held) == 1)
             flood.cancel()
             await asyncio.gather(flood, return_exceptions=True)
             socket.transport.abort()

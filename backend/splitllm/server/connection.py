@@ -206,7 +206,7 @@ class Connection:
         session = self._session
         error = ProtocolError("You do not read what the server sends; read on, and reconnect.", code="slow_reader")
         last_words: Sequence[Action] = ()
-        if self._held.can_hold(session):
+        if self.model.held.can_hold(session):
             session.account.told(error.code)
         else:
             session.account.dropped(error.code)
