@@ -10,6 +10,7 @@
     ├── ProtocolError         the peer broke PROTOCOL.md; the connection ends
     ├── TurnError             this turn cannot go on; the session can  exit 2
     ├── CapacityError         the server is full; try again later
+    │   └── NeverFitsError    more than an empty server has; ask for less
     └── RemoteError           an error the peer sent us
 
 Every error has a `code` (what travels on the wire and what machines read, listed in PROTOCOL.md)
@@ -98,6 +99,12 @@ class CapacityError(SplitLLMError):
     """The server has no slot or no KV memory left for what was asked."""
 
     default_code = "server_full"
+
+
+class NeverFitsError(CapacityError):
+    """Not even an empty server has the KV memory that was asked for: waiting does not help."""
+
+    default_code = "kv_exhausted"
 
 
 class RemoteError(SplitLLMError):

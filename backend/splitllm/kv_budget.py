@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .errors import CapacityError
+from .errors import CapacityError, NeverFitsError
 
 
 class KvPool:
@@ -58,8 +58,13 @@ class KvBudget:
         """Reserve, in place of what the session held before.
 
         Raises:
+            NeverFitsError: all the memory there is would not do.
             CapacityError: `kv_exhausted`; what the session held stays.
         """
+        if self.cost(split, max_tokens) > self.limit_bytes:
+            raise NeverFitsError(
+                f"A session of {max_tokens} tokens needs more memory than this server has; ask for fewer tokens."
+            )
         if not self.can_reserve(session, split, max_tokens):
             raise CapacityError(
                 f"The server has no memory for a session of {max_tokens} tokens now; try again later or ask for fewer.",

@@ -49,7 +49,7 @@ class FakeBlocks:
 async def serving(bundle: Bundle, **settings: Any) -> AsyncIterator[tuple[str, Server]]:
     """A server of the fake model with the bundle's sizes: its URL, and itself."""
     spec = replace(bundle.spec, end_tokens=())
-    config = ServerConfig(max_sessions=4, **settings)
+    config = ServerConfig(**{"max_sessions": 4, **settings})
     server = Server([LoadedModel(bundle.spec.name, bundle, FakeEngine(spec, 5, spec.max_context))], config)
     async with listening(server) as url:
         yield url, server

@@ -186,9 +186,12 @@ def in_turn(split: int = 0, **fields: Any) -> Talk:
 
 
 def in_state(state: State) -> Talk:
-    talk = Talk() if state in (State.NEW, State.GREETED, State.CLOSED) else opened()
-    if state is State.GREETED:
+    talk = Talk() if state in (State.NEW, State.GREETED, State.QUEUED, State.CLOSED) else opened()
+    if state in (State.GREETED, State.QUEUED):
         talk.say(HELLO)
+    if state is State.QUEUED:
+        talk.say(OPEN)
+        talk.checked(talk.session.queued(2))
     elif state is State.IN_TURN:
         talk.say(turn())
     elif state is State.CLOSED:
@@ -227,6 +230,7 @@ MESSAGES["adopt"] = '{"type":"adopt","turn":1}'
 ALLOWED = {
     State.NEW: {"hello"},
     State.GREETED: {"open", "close"},
+    State.QUEUED: {"close"},
     State.IDLE: {"report", "turn", "adopt", "cancel", "close", "frame"},
     State.IN_TURN: {"report", "cancel", "close", "frame"},  # and `adopt`, once there is a plan to adopt
 }

@@ -32,17 +32,20 @@ SAYS: dict[str, list[str]] = {
     ],
     "messages that wait for a client to take them": [f"{connection._OUTBOX_LIMIT},"],
     "tokens times blocks that the server runs for an API key": ["`rate_limited`", "429"],
-    "new WebSockets": [f"`--max-sessions` and {app._WAITING_ROOM} at once, then {app._OPENINGS_PER_S:g} a second"],
+    "new WebSockets": [
+        f"`--max-sessions`, `--queue-length` and {app._WAITING_ROOM} at once, then {app._OPENINGS_PER_S:g} a second"
+    ],
     "rows per frame": [str(CONFIG.max_rows), "`wrong_shape`"],
     "tokens per session": ["`max_context`", "`context_overflow`"],
     "sessions": ["`--max-sessions`", "`server_full`"],
     "memory for keys and values": ["`--kv-memory`", "`kv_exhausted`"],
+    "who waits for room": ["`--queue-length`", "`--queue-s`", "`server_full`", "429"],
     "stop strings": [f"{openai_schema.STOP_STRINGS} of {openai_schema.STOP_CHARACTERS} characters"],
     "time for a client to take what it is sent": [f"{CONFIG.send_timeout_s:g} s"],
     "time for a client to answer a ping": [f"{connection._SILENT_S:g} s"],
     "silence while the server waits for the client": ["`--idle-timeout-s`", f"{connection._OPENING_S:g} s before"],
     "sessions without a connection": ["`--grace-s`", "`resume_refused`"],
-    "connections with a WebSocket": [f"`--max-sessions` and {app._WAITING_ROOM} more", "503"],
+    "connections with a WebSocket": [f"`--max-sessions`, `--queue-length` and {app._WAITING_ROOM} more", "503"],
     "connections of any kind": [f"{serve._OPEN_FILES:,} files", f"but {serve._OTHER_FILES}"],
     "ids in `seen_ids`": ["`turn_refused`"],
     "body of an API request": [
@@ -52,7 +55,7 @@ SAYS: dict[str, list[str]] = {
     "time for the body of an API request to arrive": [f"{CONFIG.body_timeout_s:g} s", "408"],
     "time for a connection to send a request's head": [f"{serve._SILENT_CONNECTION_S:g} s"],
     "time in which a client takes nothing of what waits for it, files included": [f"{serve._UNREAD_S:g} s"],
-    "API requests at once": [f"`--max-sessions` and {openai_api._WAITING_ROOM} more", "`--queue-s`"],
+    "API requests at once": [f"`--max-sessions` and {openai_api._WAITING_ROOM} more", "429"],
 }
 
 

@@ -142,6 +142,8 @@ export interface Diagnostics {
 export type EngineEvent =
   /** What is going on; the byte counts are there while downloading. */
   | { readonly type: 'phase'; readonly phase: Phase; readonly doneBytes: number; readonly totalBytes: number; readonly blocksReady: number }
+  /** The server is full: place in its queue, 1 being next; null when it waits no more. */
+  | { readonly type: 'queued'; readonly place: number | null }
   | { readonly type: 'split'; readonly state: SplitState }
   /** One plain sentence a person should see, such as a fall back to wasm. */
   | { readonly type: 'notice'; readonly code: string; readonly sentence: string }

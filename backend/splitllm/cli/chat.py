@@ -155,6 +155,7 @@ async def _chat(args: argparse.Namespace, server: str, conversation_class: type[
         first_prompt=args.prompt[0] if args.prompt else "",
         api_key=api_key(args.key_file),
         progress=_progress if sys.stderr.isatty() else None,
+        in_line=_in_line,
     )
     sampling = SamplingParams(args.temperature, args.top_p, args.top_k, args.min_p, args.repetition_penalty, args.seed)
     try:
@@ -251,6 +252,10 @@ def _saved(answer: Answer) -> str:
 def _progress(done: int, total: int) -> None:
     end = "\n" if done == total else ""
     print(f"\rfetching weights: {done / 1e6:.1f} of {total / 1e6:.1f} MB", end=end, file=sys.stderr, flush=True)
+
+
+def _in_line(place: int) -> None:
+    print(f"The server is full; you are number {place} in line.", file=sys.stderr, flush=True)
 
 
 def _server(url: str) -> str:

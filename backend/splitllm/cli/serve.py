@@ -143,9 +143,17 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
     limits.add_argument(
         "--queue-s",
         type=not_negative,
-        default=10.0,
+        default=60.0,
         metavar="X",
-        help="API requests wait so long for a free session before they are refused (default: %(default)s)",
+        help="who finds the server full waits in line so long before it is refused; 0 refuses at once "
+        "(default: %(default)s)",
+    )
+    limits.add_argument(
+        "--queue-length",
+        type=whole(),
+        default=64,
+        metavar="N",
+        help="so many may wait in line; 0 refuses at once (default: %(default)s)",
     )
     limits.add_argument(
         "--drain-s",
@@ -234,6 +242,7 @@ def serve_models(args: argparse.Namespace, models: Sequence[ModelSource], *, ope
         variant=args.variant,
         profile_cache=None if args.no_profile_cache else cache_folder(os.environ),
         queue_s=args.queue_s,
+        queue_length=args.queue_length,
         drain_s=args.drain_s,
     )
     write_session_log(args.session_log)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,7 @@ class Conversation:
         effort: float | None = None,
         progress: Progress | None = None,
         api_key: str | None = None,
+        in_line: Callable[[int], None] | None = None,
     ) -> Conversation:
         """Fetch what is needed, load and time the local blocks, and open a session.
 
@@ -96,6 +97,8 @@ class Conversation:
             effort: largest share of the blocks to run here, 0 to 1; None leaves it to the planner.
             api_key: what the server asks for, if it does.
             progress: called with (bytes fetched, bytes to fetch).
+            in_line: waits where the server is full, and is called with the place in its queue, 1 being next; None
+                rather has an error.
 
         Raises:
             SplitLLMError: the server cannot be reached, refuses, or serves something damaged.
@@ -125,6 +128,7 @@ class Conversation:
             expected_prompt_tokens=len(codec.encode_chat(first)),
             rows=Rows(blocks),
             api_key=api_key,
+            in_line=in_line,
         )
         return cls(session, codec, variant, report=report, split=split)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -15,6 +16,8 @@ from ..protocol import PROTOCOL_VERSION, Message, decode_message, encode_message
 from ..types import ClientReport
 
 _OPEN_TIMEOUT_S: Final = 20.0
+#: A server tells those who wait their place more often than this.
+_IN_LINE_S: Final = 60.0
 _MESSAGE_LIMIT: Final = 1 << 20
 #: Errors after which another attempt would end the same.
 _FINAL: Final = frozenset({"protocol_version", "unknown_model", "bundle_mismatch"})
@@ -40,7 +43,10 @@ class RefusalError(RemoteError):
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What a session is opened with; `split` None lets the planner choose."""
+    """What a session is opened with; `split` None lets the planner choose.
+
+    in_line: called with the place in the server's queue, 1 being next; None does not wait where there is no room.
+    """
 
     server: str
     model: str | None
@@ -50,6 +56,7 @@ class Opening:
     wire: str
     expected_prompt_tokens: int
     api_key: str | None = field(default=None, repr=False)
+    in_line: Callable[[int], None] | None = field(default=None, repr=False, compare=False)
 
 
 def bearer(api_key: str | None) -> dict[str, str]:
@@ -120,8 +127,9 @@ class Link:
             "max_tokens": self.welcome["limits"]["max_context"],
             "expected_prompt_tokens": max(1, opening.expected_prompt_tokens),
             "resume": resume,
+            "queue": opening.in_line is not None,
         }
-        return await self.request(message, "plan")
+        return await self.request(message, "plan", opening.in_line)
 
     async def send(self, data: Message | bytes) -> None:
         """Send a control message or a frame.
@@ -178,8 +186,10 @@ class Link:
         except TimeoutError:
             return None
 
-    async def request(self, message: Message, answer_type: str) -> Message:
-        """Send a message and take its answer.
+    async def request(
+        self, message: Message, answer_type: str, in_line: Callable[[int], None] | None = None
+    ) -> Message:
+        """Send a message and take its answer; `in_line` hears the places in the queue for it.
 
         Raises:
             RemoteError: the server refuses.
@@ -187,6 +197,9 @@ class Link:
         """
         await self.send(message)
         answer = await self.receive(_OPEN_TIMEOUT_S)
+        while in_line is not None and not isinstance(answer, bytes) and answer["type"] == "queued":
+            in_line(answer["place"])
+            answer = await self.receive(_IN_LINE_S)
         if isinstance(answer, bytes) or answer["type"] != answer_type:
             raise ConnectionLostError(unexpected(answer, answer_type))
         return answer

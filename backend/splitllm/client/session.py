@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final, Self
 
@@ -83,15 +83,16 @@ class ClientSession:
         expected_prompt_tokens: int,
         rows: Rows,
         api_key: str | None = None,
+        in_line: Callable[[int], None] | None = None,
     ) -> Self:
-        """Connect, greet and open.
+        """Connect, greet and open; `in_line` as in Opening.
 
         Raises:
             MachineError: the server cannot be reached.
             UsageError: it wants another API key.
             RemoteError: the server refuses.
         """
-        opening = Opening(server, model, identity, report, split, wire, expected_prompt_tokens, api_key)
+        opening = Opening(server, model, identity, report, split, wire, expected_prompt_tokens, api_key, in_line)
         link = None
         try:
             link = await Link.connect(opening)

@@ -28,7 +28,7 @@ Message = dict[str, Any]
 _DEFINITION = {"report": "report_message"}  # `report` is also the name of the object inside `open`
 _SENT_BY: Mapping[Sender, frozenset[str]] = {
     "client": frozenset({"hello", "open", "report", "turn", "adopt", "cancel", "close"}),
-    "server": frozenset({"welcome", "plan", "done", "error"}),
+    "server": frozenset({"welcome", "queued", "plan", "done", "error"}),
 }
 
 

@@ -50,6 +50,7 @@ class OpenRequest:
     """`open` or `report`: what the client can do and wants. `split` is None for auto.
 
     resumable: whether the client can take the session up again. resume: the session that it wants to go on with.
+    queue: whether it wants to wait where there is no room; None for a client that does not know `queued`.
     """
 
     report: ClientReport
@@ -59,6 +60,7 @@ class OpenRequest:
     max_tokens: int = 0
     resumable: bool = False
     resume: ResumeRequest | None = None
+    queue: bool | None = None
 
     @classmethod
     def from_message(cls, message: Message) -> OpenRequest:
@@ -72,6 +74,7 @@ class OpenRequest:
             max_tokens=message.get("max_tokens", 0),
             resumable="resume" in message,
             resume=None if resume is None else ResumeRequest(**resume),
+            queue=message.get("queue"),
         )
 
 
@@ -199,6 +202,11 @@ def resume_member(ticket: Ticket, *, turn: int = 0, prompt_end: int = 0, tokens:
         "prompt_end": prompt_end,
         "tokens": list(tokens),
     }
+
+
+def queued_message(turn: int | None, place: int) -> Message:
+    """The `queued` message: place 1 is next; `turn` is the one that waits, None where it is the session."""
+    return {"type": "queued", "turn": turn, "place": place}
 
 
 def done_message(

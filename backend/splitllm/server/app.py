@@ -16,6 +16,7 @@ from .. import __version__
 from ..engine_thread import EngineThread
 from ..session import State
 from .access import KEY, SUBPROTOCOL, Access, offered
+from .admission import AdmissionQueue
 from .config import ServerConfig
 from .connection import Connection
 from .metrics import APIS, NO_MODEL, Figures, Metrics, ModelLabels
@@ -30,7 +31,7 @@ log = logging.getLogger(__name__)
 
 #: Where the operator's own listener is.
 ADMIN_HOST: Final = "127.0.0.1"
-#: Connections beyond max_sessions that may be open without a session, to be told that the server is full.
+#: Connections beyond max_sessions and the queue that may be open, to be told that both are full.
 _WAITING_ROOM: Final = 64
 #: New WebSockets a second, beyond those that all places hold: to open one costs about as much as a small tick.
 _OPENINGS_PER_S: Final = 100.0
@@ -49,11 +50,14 @@ class Server:
         labels = [ModelLabels(model.name, model.bundle.spec.blocks, model.bundle.identity) for model in loaded]
         self.metrics = Metrics(labels, __version__, config.sla, self._figures)
         self._max_message_bytes = max(model.longest_message(config.max_rows) for model in loaded)
+        #: Sessions and requests of all models that wait for room.
+        self.queue = AdmissionQueue(config.queue_length, config.queue_s, 0.0)
         shared = Shared(
             config,
             names=tuple(model.name for model in loaded),
             thread=EngineThread(),
             pool=kv_pool(config, [model.bundle.spec for model in loaded]),
+            queue=self.queue,
             metrics=self.metrics,
             max_message_bytes=self._max_message_bytes,
         )
@@ -63,12 +67,12 @@ class Server:
         #: No new sessions any more: the server is about to stop.
         self.draining = False
         self.access = None if config.api_key_file is None else Access.load(config.api_key_file)
-        self._places = config.max_sessions + _WAITING_ROOM
+        self._places = config.max_sessions + config.queue_length + _WAITING_ROOM
         self._arriving = 0
         self._arrivals = Pace(time.monotonic(), burst=self._places, per_s=_OPENINGS_PER_S)
         #: Connections take turns in having their text read.
         self.lane = Lane()
-        self.api = OpenAiApi(self.models, config, self.metrics)
+        self.api = OpenAiApi(self.models, config, self.queue, self.metrics)
 
     @property
     def first(self) -> ServedModel:
@@ -129,6 +133,7 @@ class Server:
             "model": self.first.name,
             "bundle": self.first.bundle.identity,
             "sessions": self._sessions,
+            "queued": len(self.queue),
             "models": {
                 model.name: {
                     "status": "ok" if model.runner.ready else "down",
@@ -169,7 +174,7 @@ class Server:
         states = Counter(connection.state for connection in self.connections if connection.model is model)
         named = {
             ("websocket", state.value.replace(" ", "_")): states[state]
-            for state in (State.NEW, State.GREETED, State.IDLE, State.IN_TURN)
+            for state in (State.NEW, State.GREETED, State.QUEUED, State.IDLE, State.IN_TURN)
         }
         named["websocket", "held"] = len(model.held)
         return {**named, ("openai", "queued"): self.api.queued(model), ("openai", "in_turn"): self.api.in_turn(model)}
@@ -181,6 +186,7 @@ class Server:
         return Snapshot(
             time_s=time.monotonic(),
             sessions=self._sessions,
+            queued=len(self.queue),
             in_turn=sum(in_turn),
             kv_reserved_bytes=self.first.admission.budget.reserved_bytes,
             kv_limit_bytes=self.pool.limit_bytes,

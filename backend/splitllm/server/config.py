@@ -23,7 +23,8 @@ class ServerConfig:
     kv_memory_bytes: keys and values of all sessions together; None takes what max_sessions full sessions
         of the largest model need.
     memory_bytes: weights of all models and keys and values together; None bounds nothing.
-    queue_s: a request over HTTP waits so long for a free session before it is refused; 0 refuses at once.
+    queue_length: sessions and requests over HTTP that may wait for room; 0 refuses at once.
+    queue_s: they wait so long before they are refused; 0 refuses at once.
     drain_s: turns in work get so long to finish when the server is told to stop.
     grace_s: a session whose connection is lost waits so long for its client; 0 holds none.
     idle_timeout_s: a session that sends nothing for so long is closed.
@@ -50,7 +51,8 @@ class ServerConfig:
     threads: int | None = None
     device: str = "auto"
     variant: str | None = None
-    queue_s: float = 10.0
+    queue_length: int = 64
+    queue_s: float = 60.0
     drain_s: float = 30.0
     up_bytes_per_ms: float = 1250.0
     down_bytes_per_ms: float = 6250.0

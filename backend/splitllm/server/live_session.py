@@ -15,14 +15,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import MachineError, ProtocolError, SplitLLMError
+from ..errors import CapacityError, MachineError, ProtocolError, SplitLLMError
 from ..generation import Event, Generation, Resplitted
-from ..protocol import Frame, Kind, Ticket, TurnRequest, encode_frame, encode_message
+from ..protocol import Frame, Kind, OpenRequest, Ticket, TurnRequest, encode_frame, encode_message
 from ..runner import Runner
 from ..session import Action, Begin, Cancel, Close, Feed, Greeting, Plan, Resplit, Send, SendToken, ServerSession, State
 from ..text import TextCodec
 from ..types import SamplingParams
 from .access import Key
+from .admission import AdmissionQueue, Guest
 from .config import ServerConfig
 from .following import Follower
 from .observation import Observation, RoundTrip
@@ -42,6 +43,7 @@ class Services:
     config: ServerConfig
     runner: Runner
     admission: Admission
+    queue: AdmissionQueue
     codec: TextCodec
     telemetry: Telemetry
 
@@ -64,7 +66,7 @@ class LiveSession:
         self.id = secrets.token_hex(16)
         self.owner = owner
         self._config, self._runner = services.config, services.runner
-        self._admission, self._codec = services.admission, services.codec
+        self._admission, self._codec, self._queue = services.admission, services.codec, services.queue
         self.machine = ServerSession(
             services.greeting,
             price=lambda segments: services.admission.price(self.id, segments),
@@ -144,6 +146,10 @@ class LiveSession:
         """Tell the client about a fatal error, and end."""
         self.post(self.machine.fail(error))
 
+    def _fail_unexpectedly(self) -> None:
+        log.exception("session %s failed", self.id)
+        self.fail(MachineError("unexpected exception"))
+
     def drain(self) -> None:
         """Let the turn in work finish, then tell the client that the server stops."""
         self.draining = True
@@ -167,7 +173,8 @@ class LiveSession:
         self.account.ended()
 
     def release(self) -> None:
-        """Give its row and its memory back."""
+        """Give its row and its memory back, or its place in the queue for them."""
+        self._queue.leave(self.id)
         if self.is_open:
             self.is_open = False
             self._follower.forget_prompt()
@@ -215,6 +222,9 @@ class LiveSession:
             self.lose_engine()
             return
         request = action.request
+        if not self.is_open:
+            self._ask_for_room(request)
+            return
         in_turn = self.machine.state is State.IN_TURN
         try:
             plan = self._follower.plan(request)
@@ -227,14 +237,43 @@ class LiveSession:
         if in_turn:
             self._follower.change_turn(plan, request)
             return
-        ticket = None
-        if self.is_open:
-            if plan.split != self.machine.split:
-                await self._runner.resplit(self.id, plan.split)
-        else:
-            self.is_open = True
-            self._runner.open(self.id, plan.split, self._on_event)
-            ticket = self.ticket() if request.resumable else None
+        if plan.split != self.machine.split:
+            await self._runner.resplit(self.id, plan.split)
+        self._follower.tell(plan)
+        self.post(self.machine.planned(self.id, plan, request, self._seen.round_trip.ms))
+
+    # -- room ---------------------------------------------------------------------------------------------------------
+
+    def _ask_for_room(self, request: OpenRequest) -> None:
+        """Open the session, now or when its turn in the queue has come."""
+        guest = Guest(
+            enter=lambda: self._guarded(lambda: self._open(request)),
+            placed=lambda place: self.post(self.machine.queued(place)),
+            refused=lambda error: self.post(self.machine.refused(error)),
+        )
+        try:
+            self._queue.ask(self.id, guest, may_wait=request.queue is True)
+        except CapacityError as error:
+            self.post(self.machine.refused(error))
+
+    def _guarded(self, enter: Callable[[], None]) -> None:
+        """Try to enter; only that there is no room is for the queue to know."""
+        try:
+            enter()
+        except CapacityError:
+            raise
+        except SplitLLMError as error:
+            self.post(self.machine.refused(error))
+        except Exception:
+            self._fail_unexpectedly()
+
+    def _open(self, request: OpenRequest) -> None:
+        plan = self._follower.plan(request)
+        self._admission.admit(self.id, plan.split, request.max_tokens)
+        self._follower.request = request
+        self.is_open = True
+        self._runner.open(self.id, plan.split, self._on_event)
+        ticket = self.ticket() if request.resumable else None
         self._follower.tell(plan)
         self.post(self.machine.planned(self.id, plan, request, self._seen.round_trip.ms, ticket))
 
@@ -260,8 +299,7 @@ class LiveSession:
             if self.draining and self.machine.state is State.IDLE:
                 self.shut_down()
         except Exception:
-            log.exception("session %s failed", self.id)
-            self.fail(MachineError("unexpected exception"))
+            self._fail_unexpectedly()
 
 
 def _draws(sampling: SamplingParams, position: int) -> np.random.Generator | None:

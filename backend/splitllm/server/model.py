@@ -15,6 +15,7 @@ from ..protocol import Limits, text_limit
 from ..runner import Runner, Tick
 from ..session import Greeting
 from ..text import TextCodec
+from .admission import AdmissionQueue
 from .config import ServerConfig
 from .held import HeldSessions
 from .live_session import Services
@@ -55,6 +56,7 @@ class Shared:
     names: tuple[str, ...]
     thread: EngineThread
     pool: KvPool
+    queue: AdmissionQueue
     metrics: Metrics
     max_message_bytes: int
 
@@ -77,6 +79,7 @@ class ServedModel:
         self.codec = TextCodec.of(bundle)
         profile = loaded.profile or loaded.engine.profile()
         self.admission = Admission(bundle, config, profile, shared.pool)
+        self.admission.on_room = shared.queue.wake
         limits = Limits(loaded.max_context, config.max_rows, shared.max_message_bytes, config.idle_timeout_s)
         self.greeting = Greeting(
             f"splitllm/{__version__}",
@@ -89,7 +92,9 @@ class ServedModel:
         )
         #: Sessions that wait for their clients to come back.
         self.held = HeldSessions(config.grace_s)
-        self.services = Services(self.greeting, config, self.runner, self.admission, self.codec, self.telemetry)
+        self.services = Services(
+            self.greeting, config, self.runner, self.admission, shared.queue, self.codec, self.telemetry
+        )
 
     def figures(self, sessions: Mapping[tuple[str, str], int]) -> ModelFigures:
         """What a scrape tells of this model."""

@@ -92,8 +92,8 @@ class Completion:
         self.request, self.prompt_tokens, self.completion_tokens = request, len(prompt_ids), 0
         self._ids, self._max_tokens, self._arrived_s = prompt_ids, max_tokens, arrived_s
         self._runner, self._admission, self._codec = model.runner, model.admission, model.codec
-        self._session = secrets.token_hex(16)
-        self.account = model.telemetry.account(self._session, "openai", key)
+        self.session = secrets.token_hex(16)
+        self.account = model.telemetry.account(self.session, "openai", key)
         #: At most one event per token of the answer, and its end.
         self._events: asyncio.Queue[Event | ApiError] = asyncio.Queue()
         self._started_s = arrived_s
@@ -109,7 +109,7 @@ class Completion:
         """
         self._started_s = time.monotonic()
         request, spec = self.request, self._runner.engine.spec
-        self._admission.admit(self._session, 0, self.prompt_tokens + self._max_tokens)
+        self._admission.admit(self.session, 0, self.prompt_tokens + self._max_tokens)
         self._open = True
         self.account.enter()
         self.account.turn_began(self.prompt_tokens)
@@ -124,10 +124,10 @@ class Completion:
             generator=np.random.default_rng(sampling.seed) if sampling.temperature > 0 else None,
             top_logprobs=None if request.top_logprobs is None else min(request.top_logprobs, spec.vocab_size),
         )
-        self._admission.turn_began(self._session, 0, self.prompt_tokens)  # plans for others reckon with it
-        self._runner.open(self._session, 0, self._on_event)
-        self._runner.begin(self._session, _TURN, start=0, prompt_end=self.prompt_tokens, generation=generation)
-        self._runner.feed(self._session, _TURN, 0, np.array(self._ids, np.int32))
+        self._admission.turn_began(self.session, 0, self.prompt_tokens)  # plans for others reckon with it
+        self._runner.open(self.session, 0, self._on_event)
+        self._runner.begin(self.session, _TURN, start=0, prompt_end=self.prompt_tokens, generation=generation)
+        self._runner.feed(self.session, _TURN, 0, np.array(self._ids, np.int32))
 
     async def pieces(self, is_gone: Callable[[], bool]) -> AsyncIterator[Piece]:
         """The answer, piece by piece; the last one has a finish reason.
@@ -165,8 +165,8 @@ class Completion:
         """Give back what the answer holds; its work is not part of the next tick."""
         if self._open:
             self._open = False
-            self._runner.close(self._session, self.account.settled)
-            self._admission.release(self._session)
+            self._runner.close(self.session, self.account.settled)
+            self._admission.release(self.session)
             self.account.ended()
 
     def _on_event(self, event: Event) -> None:
@@ -177,7 +177,7 @@ class Completion:
             self._first_s = now_s if self._first_s is None else self._first_s
             self._last_s = now_s
         elif isinstance(event, TurnEnded):
-            self._admission.turn_ended(self._session)
+            self._admission.turn_ended(self.session)
             self.account.turn_ended(event.reason.value, self._stats(event))
         self._events.put_nowait(event)
 

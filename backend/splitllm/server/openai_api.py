@@ -7,7 +7,6 @@ import json
 import math
 import secrets
 import time
-from collections import deque
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ from aiohttp import web
 
 from ..errors import CapacityError, TurnError, UsageError
 from .access import KEY, Key
+from .admission import AdmissionQueue, Guest
 from .config import ServerConfig
 from .metrics import NO_MODEL, Metrics
 from .model import ServedModel
@@ -23,13 +23,13 @@ from .openai_schema import ApiError, ChatRequest, parse_chat, usage
 
 #: Seconds after which a client may try again when the server is full or stops.
 _RETRY_AFTER_S: Final = 5
-#: Requests beyond max_sessions that may be read and wait for a session; more are told at once that the server is full.
+#: Requests beyond max_sessions that may be read or wait for room; more are told at once that the server is full.
 _WAITING_ROOM: Final = 64
 #: Bytes that a body may have: some for settings, and for each token of the context more than nearly any text takes.
 _BODY_BYTES: Final = 1 << 16
 _BODY_BYTES_PER_TOKEN: Final = 32
-#: How often a request that waits for a session looks whether there is one, in seconds.
-_LOOK_EVERY_S: Final = 0.02
+#: How often a request that waits for a session looks whether its client is still there, in seconds.
+_LOOK_EVERY_S: Final = 0.05
 #: Bodies that are understood at once, each by a thread; engine and event loop need the machine too.
 _READERS: Final = 2
 _PATHS: Final = {"/v1/models": "GET", "/v1/chat/completions": "POST", "/v1/session": "GET"}
@@ -38,15 +38,16 @@ _PATHS: Final = {"/v1/models": "GET", "/v1/chat/completions": "POST", "/v1/sessi
 class OpenAiApi:
     """Requests over HTTP that want an answer in words, served by the same engines as the sessions."""
 
-    def __init__(self, models: Mapping[str, ServedModel], config: ServerConfig, metrics: Metrics) -> None:
-        self._models, self._config, self._metrics = models, config, metrics
+    def __init__(
+        self, models: Mapping[str, ServedModel], config: ServerConfig, queue: AdmissionQueue, metrics: Metrics
+    ) -> None:
+        self._models, self._config, self._queue, self._metrics = models, config, queue, metrics
         self._created = int(time.time())
         self.draining = False
         self.max_body_bytes = _BODY_BYTES + _BODY_BYTES_PER_TOKEN * max(
             model.greeting.limits.max_context for model in models.values()
         )
-        #: Answers that wait for a session, in the order of their turn.
-        self.queue: deque[Completion] = deque()
+        self._queued: set[Completion] = set()
         self._readers = asyncio.Semaphore(_READERS)
         #: Requests in work, and their answers once these have begun.
         self.requests: dict[asyncio.Task[Any], Completion | None] = {}
@@ -57,7 +58,7 @@ class OpenAiApi:
 
     def queued(self, model: ServedModel) -> int:
         """Answers of a model that wait for a session."""
-        return sum(completion.model is model for completion in self.queue)
+        return sum(completion.model is model for completion in self._queued)
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
         """Everything under `/v1/` that no other route has taken."""
@@ -205,33 +206,34 @@ class OpenAiApi:
         return Completion(model, chat, ids, chat.max_tokens or room, arrived_s=arrived_s, key=key)
 
     async def _start(self, request: web.Request, completion: Completion) -> None:
-        """Begin, or wait for a session in the order of arrival; nobody overtakes who waits already."""
-        deadline_s = time.monotonic() + self._config.queue_s
-        self.queue.append(completion)
+        """Begin, now or when its turn in the queue has come."""
+        refusal: asyncio.Future[ApiError | None] = asyncio.get_running_loop().create_future()
+
+        def enter() -> None:
+            completion.start()
+            refusal.set_result(None)
+
+        def refused(error: CapacityError) -> None:
+            refusal.set_result(_busy(error.message, error.code))
+
+        self._check_serving(completion.model)
         try:
-            while True:
-                full = self._try_start(completion)
-                if full is None:
-                    return
-                if time.monotonic() >= deadline_s:
-                    raise full
+            self._queue.ask(completion.session, Guest(enter, lambda _place: None, refused))
+        except CapacityError as error:
+            raise _busy(error.message, error.code) from None
+        self._queued.add(completion)
+        try:
+            while not refusal.done():
+                await asyncio.wait([refusal], timeout=_LOOK_EVERY_S)
+                self._check_serving(completion.model)
                 if _is_gone(request):
                     raise ClientGoneError
-                await asyncio.sleep(_LOOK_EVERY_S)
         finally:
-            self.queue.remove(completion)
-
-    def _try_start(self, completion: Completion) -> ApiError | None:
-        """Begin if it is this one's turn and there is room; else why not."""
-        self._check_serving(completion.model)
-        if self.queue[0] is not completion:
-            place = self.queue.index(completion) + 1
-            return _busy(f"All sessions are taken, and you were number {place} in the queue; try again.", "server_full")
-        try:
-            completion.start()
-        except CapacityError as error:
-            return _busy(error.message, error.code)
-        return None
+            self._queued.discard(completion)
+            self._queue.leave(completion.session)
+        refused_with = refusal.result()
+        if refused_with is not None:
+            raise refused_with
 
     # -- the answer ---------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from ..bundle import Bundle
@@ -47,6 +47,8 @@ class Admission:
         self.slowdown = Slowdown(profile, spec.blocks)
         self.budget = KvBudget(pool or kv_pool(config, [spec]), spec.blocks, spec.kv_bytes_per_token())
         self.sessions: set[str] = set()
+        #: Called when somebody gives back what others may wait for.
+        self.on_room: Callable[[], None] = lambda: None
         self._busy: dict[str, _Busy] = {}
 
     # -- what the server is like now ----------------------------------------------------------------------------------
@@ -139,8 +141,11 @@ class Admission:
             CapacityError: `server_full` or `kv_exhausted`; what the session held stays.
         """
         self._check_place(session)
+        before = self.budget.reserved_bytes
         self.budget.reserve(session, split, max_tokens)
         self.sessions.add(session)
+        if self.budget.reserved_bytes < before:
+            self.on_room()
 
     def _check_place(self, session: str) -> None:
         if session not in self.sessions and len(self.budget.pool.reserved) >= self._config.max_sessions:
@@ -153,6 +158,7 @@ class Admission:
         self.budget.release(session)
         self.sessions.discard(session)
         self._busy.pop(session, None)
+        self.on_room()
 
 
 def _segment_ms(profile: EngineProfile, load: Load, segment: Segment, split: int) -> float:

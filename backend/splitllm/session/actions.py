@@ -97,6 +97,7 @@ class State(enum.Enum):
 
     NEW = "new"
     GREETED = "greeted"
+    QUEUED = "queued"
     IDLE = "idle"
     IN_TURN = "in turn"
     CLOSED = "closed"

@@ -26,6 +26,7 @@ from ..protocol import (
     done_message,
     error_message,
     plan_message,
+    queued_message,
     resume_member,
     text_limit,
 )
@@ -67,6 +68,8 @@ class ServerSession:
     @property
     def waits_for_client(self) -> bool:
         """Whether the next step is the client's; the idle clock runs only then."""
+        if self.state is State.QUEUED:
+            return False
         return self.state is not State.IN_TURN or self._turn is None or self._turn.waiting
 
     # -- from the client ----------------------------------------------------------------------------------------------
@@ -114,6 +117,7 @@ class ServerSession:
             (State.IN_TURN, "adopt"): lambda: self._adopt(message["turn"]),
             (State.IN_TURN, "cancel"): lambda: self._cancel(message["turn"]),
             (State.GREETED, "close"): self._close,
+            (State.QUEUED, "close"): self._close,
             (State.IDLE, "close"): self._close,
             (State.IN_TURN, "close"): self._close,
         }
@@ -172,6 +176,13 @@ class ServerSession:
 
     # -- planning -----------------------------------------------------------------------------------------------------
 
+    def queued(self, place: int) -> list[Action]:
+        """There is no room yet for what a `Plan` action asked for: this is its place among those who wait."""
+        if self.state is State.CLOSED:
+            return []
+        self.state = State.QUEUED
+        return [Send(queued_message(None, place))]
+
     def planned(
         self, session: str, plan: SessionPlan, request: OpenRequest, rtt_ms: float, ticket: Ticket | None = None
     ) -> list[Action]:
@@ -181,7 +192,7 @@ class ServerSession:
         self._name = session
         if self._turn is not None:
             self._turn.report_open = False
-        if self.state is State.GREETED:
+        if self.state in (State.GREETED, State.QUEUED):
             self.max_tokens = request.max_tokens
             self._dtype = DType.FLOAT16 if request.wire == "float16" else DType.FLOAT32
             self.state = State.IDLE
@@ -287,6 +298,8 @@ class ServerSession:
     def refused(self, error: SplitLLMError) -> list[Action]:
         """What was asked cannot be had, and all stays as it was; an error of another kind ends the session."""
         if self.state is not State.CLOSED and isinstance(error, TurnError | CapacityError):
+            if self.state is State.QUEUED:
+                self.state = State.GREETED
             if self._turn is not None:
                 self._turn.report_open = False
             return [Send(error_message(error))]

@@ -116,6 +116,7 @@ export function engineOver(port: EnginePort, options: EngineOptions): Engine {
           diagnosed = [];
           return;
         case 'phase':
+        case 'queued':
         case 'split':
         case 'storage':
         case 'notice':

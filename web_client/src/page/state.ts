@@ -31,6 +31,8 @@ export interface State {
   readonly doneBytes: number;
   readonly totalBytes: number;
   readonly blocksReady: number;
+  /** Place in the queue of a server that is full, 1 being next; null when it waits for none. */
+  readonly place: number | null;
   readonly split: SplitState | null;
   /** What of models is kept in this browser, once it was asked for. */
   readonly storage: StorageState | null;
@@ -76,6 +78,7 @@ export function initialState(settings: Settings, id = '', opening = false): Stat
     doneBytes: 0,
     totalBytes: 0,
     blocksReady: 0,
+    place: null,
     split: null,
     storage: null,
     conversation: emptyConversation(id),
@@ -96,6 +99,8 @@ export function reduce(state: State, event: PageEvent): State {
       const { phase, doneBytes, totalBytes, blocksReady } = event;
       return { ...state, phase, doneBytes, totalBytes, blocksReady };
     }
+    case 'queued':
+      return { ...state, place: event.place };
     case 'split':
       return { ...state, split: event.state };
     case 'storage':
@@ -141,7 +146,7 @@ export function reduce(state: State, event: PageEvent): State {
       return { ...state, settings: event.settings };
     case 'engine_started':
       // The split and the counts belonged to the former engine.
-      return { ...state, phase: 'connecting', doneBytes: 0, totalBytes: 0, blocksReady: 0, split: null, engineFailure: null };
+      return { ...state, phase: 'connecting', doneBytes: 0, totalBytes: 0, blocksReady: 0, place: null, split: null, engineFailure: null };
   }
 }
 

@@ -9,6 +9,7 @@ export const BACKEND_NAMES: Readonly<Record<Backend, string>> = { webgpu: 'WebGP
 /** What the Split status says. It changes only when the split, the backend or the connection does. */
 export function headline(state: State): string {
   if (state.engineFailure !== null || state.phase === 'disconnected') return 'Not connected';
+  if (state.place !== null) return `The server is full; you are number ${String(state.place)} in line.`;
   if (state.phase === 'connecting') return 'Connecting…';
   if (state.split === null) return 'Preparing…';
   return blocksHere(state.split.split, state.split.blocks);
@@ -21,6 +22,7 @@ export function blocksHere(here: number, blocks: number): string {
 /** What the engine is doing now; this one may change many times a second. */
 export function phaseText(state: State): string {
   if (state.engineFailure !== null) return 'Stopped';
+  if (state.place !== null) return headline(state);
   switch (state.phase) {
     case 'connecting':
       return 'Connecting…';

@@ -9,7 +9,7 @@ type Sender = 'client' | 'server';
 
 const SENT_BY = {
   client: ['hello', 'open', 'report', 'turn', 'adopt', 'cancel', 'close'],
-  server: ['welcome', 'plan', 'done', 'error'],
+  server: ['welcome', 'queued', 'plan', 'done', 'error'],
 } as const;
 
 /** `report` is also the name of the object inside `open`. */

@@ -3,7 +3,7 @@
 export type Message = ClientMessage | ServerMessage;
 export type ClientMessage = Hello | Open | ReportMessage | Turn | Cancel | Adopt | Close;
 export type Split = 'auto' | number;
-export type ServerMessage = Welcome | Plan | Done | Error;
+export type ServerMessage = Welcome | Queued | Plan | Done | Error;
 
 /**
  * First message of a client.
@@ -34,6 +34,10 @@ export interface Open {
     turn: number | null;
     position: number;
   } | null;
+  /**
+   * Present where the client knows `queued`: whether it wants to wait where there is no room.
+   */
+  queue?: boolean;
 }
 /**
  * What a client can do; times in milliseconds for one block.
@@ -126,6 +130,14 @@ export interface Welcome {
     max_message_bytes: number;
     idle_timeout_s: number;
   };
+}
+/**
+ * There is no room yet: the place in the queue, 1 being next.
+ */
+export interface Queued {
+  type: 'queued';
+  turn: number | null;
+  place: number;
 }
 /**
  * Answer to open and report, or a new split within a turn.

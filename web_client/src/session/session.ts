@@ -14,7 +14,7 @@
  */
 import { ProtocolError, SessionError } from '../protocol/errors';
 import type { Frame } from '../protocol/frame';
-import type { ClientMessage, Done, Error as ServerError, Hello, Open, Plan, Report, ServerMessage, Split, Turn, Welcome } from '../protocol/messages.generated';
+import type { ClientMessage, Done, Error as ServerError, Hello, Open, Plan, Queued, Report, ServerMessage, Split, Turn, Welcome } from '../protocol/messages.generated';
 import { PROTOCOL_VERSION } from '../protocol/version';
 import { inWireDtype, isFinite, lastRows } from './hidden';
 import type { Hidden } from './hidden';
@@ -39,6 +39,8 @@ export class ClientSession {
   /** What takes the session up again after its connection was lost, if the server holds sessions. */
   #ticket: NonNullable<Plan['resume']> | null = null;
   #resuming = false;
+  /** The server has no room for what was asked, and tells the place in its queue from time to time. */
+  #queued = false;
   #latestPromptRows = 0;
   /** Every id of the conversation that this client knows. */
   #ids: number[] = [];
@@ -68,8 +70,9 @@ export class ClientSession {
   get owed(): Owed | null {
     switch (this.#state) {
       case 'greeting':
-      case 'planning':
         return 'reply';
+      case 'planning':
+        return this.#queued ? 'step' : 'reply';
       case 'turn':
         if (this.#turn?.cancelled === true) return 'reply';
         return this.nextWork() === null ? 'step' : null;
@@ -86,9 +89,11 @@ export class ClientSession {
     return { type: 'hello', protocol: PROTOCOL_VERSION, agent, model, bundle };
   }
 
-  open(client: Report, split: Split, wire: Open['wire'], maxTokens: number, expectedPromptTokens: number): Open {
+  /** `queue`: wait where the server has no room, rather than be refused. */
+  open(client: Report, split: Split, wire: Open['wire'], maxTokens: number, expectedPromptTokens: number, queue: boolean): Open {
     this.#move(['greeted'], 'planning');
-    return { type: 'open', client, split, wire, max_tokens: maxTokens, expected_prompt_tokens: expectedPromptTokens, resume: this.#resume() };
+    this.#queued = false;
+    return { type: 'open', client, split, wire, max_tokens: maxTokens, expected_prompt_tokens: expectedPromptTokens, resume: this.#resume(), queue };
   }
 
   #resume(): NonNullable<Open['resume']> | null {
@@ -198,6 +203,8 @@ export class ClientSession {
     switch (message.type) {
       case 'welcome':
         return this.#receiveWelcome(message);
+      case 'queued':
+        return this.#receiveQueued(message);
       case 'plan':
         return this.#receivePlan(message);
       case 'done':
@@ -212,6 +219,13 @@ export class ClientSession {
     this.#state = 'greeted';
     this.#welcome = welcome;
     return { type: 'welcomed', welcome };
+  }
+
+  #receiveQueued({ turn, place }: Queued): Happening {
+    if (turn === null) this.#expect('planning', 'queued');
+    else if (this.#turn?.number !== turn) return NOTHING;
+    this.#queued = true;
+    return { type: 'queued', place };
   }
 
   #receivePlan(plan: Plan): Happening {

@@ -18,6 +18,8 @@ export interface Work {
 
 export type Happening =
   | { readonly type: 'welcomed'; readonly welcome: Welcome }
+  /** The server is full: place in its queue, 1 being next. It goes on by itself. */
+  | { readonly type: 'queued'; readonly place: number }
   | { readonly type: 'planned'; readonly plan: Plan }
   /** A new plan within the turn: send `message`, then `frames`; hidden states come from `nextWork` as always. */
   | { readonly type: 'replanned'; readonly plan: Plan; readonly message: ClientMessage; readonly frames: readonly Frame[] }

@@ -31,6 +31,8 @@ const RECONNECT_PAUSES_MS = [200, 500, 1000, 2000, 4000, 4000, 4000];
 const MOST_LOSSES = 5;
 /** Refusals of a server that may take it, or another in its place, in a moment. */
 const PASSING: ReadonlySet<string> = new Set(['shutting_down', 'server_full']);
+/** Refusals of a server that has no room now. */
+const FULL: ReadonlySet<string> = new Set(['server_full', 'kv_exhausted']);
 
 export class Engine {
   readonly storage: DeviceStorage;
@@ -171,6 +173,9 @@ export class Engine {
     };
     const link = await ServerLink.connect(this.options.server, AGENT, model.identity, onClose, undefined, former?.lost() === true ? former : undefined);
     this.tell.log.add(`connected to ${link.welcome.agent}, ${link.welcome.model}, ${link.welcome.blocks} blocks`);
+    link.onPlace = (place) => {
+      this.tell.emit({ type: 'queued', place });
+    };
     this.link = link;
     return link;
   }
@@ -202,13 +207,23 @@ export class Engine {
     };
   }
 
+  /** A smaller session at once is better than a large one later; who gets none waits for a large one. */
   private async openSession(link: ServerLink, ladder: Ladder): Promise<void> {
+    try {
+      await this.openLargest(link, ladder, false);
+    } catch (error) {
+      if (!(error instanceof SessionError && FULL.has(error.code))) throw error;
+      await this.openLargest(link, ladder, true);
+    }
+  }
+
+  private async openLargest(link: ServerLink, ladder: Ladder, queue: boolean): Promise<void> {
     const { max_context: most } = link.welcome.limits;
     let maxTokens = Math.min(most, ladder.model.manifest.model.max_context, SESSION_TOKENS);
     for (;;) {
       try {
         this.adoptPlan(
-          await link.openSession({ report: this.report(ladder), split: ladder.split, wire: this.wire, maxTokens, expectedPromptTokens: this.expectedPromptTokens }),
+          await link.openSession({ report: this.report(ladder), split: ladder.split, wire: this.wire, maxTokens, expectedPromptTokens: this.expectedPromptTokens, queue }),
         );
         return;
       } catch (error) {

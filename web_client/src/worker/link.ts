@@ -21,6 +21,8 @@ export interface OpenRequest {
   readonly wire: 'float16' | 'float32';
   readonly maxTokens: number;
   readonly expectedPromptTokens: number;
+  /** Wait where the server has no room, rather than be refused. */
+  readonly queue: boolean;
 }
 
 /** Calls once a second until what it returns is called. */
@@ -41,6 +43,9 @@ export class ServerLink implements TurnLink {
   /** Of messages and frames, since the connection began. */
   sentBytes = 0;
   receivedBytes = 0;
+  /** Hears the place in the server's queue, 1 being next, and null when it waits no more. */
+  onPlace: (place: number | null) => void = () => undefined;
+  private inLine = false;
   /** Bytes that had not left a second ago. */
   private buffered = 0;
 
@@ -90,7 +95,7 @@ export class ServerLink implements TurnLink {
 
   /** Open the session, or go on with it; a turn in work goes on with what `next` gives. */
   async openSession(request: OpenRequest): Promise<Plan> {
-    this.send(this.session.open(request.report, request.split, request.wire, request.maxTokens, request.expectedPromptTokens));
+    this.send(this.session.open(request.report, request.split, request.wire, request.maxTokens, request.expectedPromptTokens, request.queue));
     const happening = await this.expect('planned', 'resumed');
     if (happening.type === 'resumed') {
       if (happening.ids.length > 0) this.happenings.putFirst({ type: 'tokens', ids: happening.ids });
@@ -153,6 +158,8 @@ export class ServerLink implements TurnLink {
     this.receivedBytes += typeof data === 'string' ? data.length : data.byteLength;
     try {
       const happening = this.session.receive(typeof data === 'string' ? decodeServerMessage(data) : decodeFrame(data));
+      if (happening.type !== 'nothing') this.place(happening.type === 'queued' ? happening.place : null);
+      if (happening.type === 'queued') return;
       if (happening.type === 'ended') this.end(happening.error);
       else if (happening.type === 'give_up') this.send(happening.message);
       else if (happening.type !== 'nothing') this.happenings.put(happening);
@@ -161,9 +168,15 @@ export class ServerLink implements TurnLink {
     }
   }
 
+  private place(place: number | null): void {
+    if (place !== null || this.inLine) this.onPlace(place);
+    this.inLine = place !== null;
+  }
+
   private end(error: Error): void {
     if (!this.open) return;
     this.open = false;
+    this.place(null);
     this.stopWatching();
     this.happenings.fail(error);
     this.socket.close();

@@ -28,6 +28,16 @@ describe('figures', () => {
   });
 });
 
+describe('the split status', () => {
+  it('says which place in line is ours, and no more once there is none', () => {
+    const queued = (place: number | null) => ({ type: 'queued', place }) as const;
+    expect(headline(after(queued(3)))).toBe('The server is full; you are number 3 in line.');
+    expect(phaseText(after(queued(3))), 'the same, so that it is shown once').toBe(headline(after(queued(3))));
+    expect(headline(after(split5, downloading, queued(3), queued(null)))).toBe('5 of 8 blocks in your browser');
+    expect(headline(after(queued(3), { type: 'engine_started' }))).toBe('Connecting…');
+  });
+});
+
 const line = (...events: PageEvent[]): string => answerFigures(lastAnswer(after(...events))).join(' · ');
 const split5 = { type: 'split', state: splitState(5) } as const;
 const downloading = { type: 'phase', phase: 'downloading', doneBytes: 2.1e6, totalBytes: 6.3e6, blocksReady: 2 } as const;

@@ -39,7 +39,7 @@ function answering(split: number): ClientSession {
   const session = new ClientSession();
   session.hello('test', null, null);
   session.receive(WELCOME);
-  session.open(REPORT, 'auto', 'float32', 32, 8);
+  session.open(REPORT, 'auto', 'float32', 32, 8, false);
   session.receive(plan(split, 0, null));
   session.begin(REQUEST);
   drain(session);

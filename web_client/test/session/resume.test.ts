@@ -38,7 +38,7 @@ function opened(split: number, resume: Partial<NonNullable<Plan['resume']>> | un
   const session = new ClientSession();
   session.hello('test', null, null);
   session.receive(WELCOME);
-  expect(session.open(REPORT, 'auto', 'float32', 32, 8).resume).toBeNull();
+  expect(session.open(REPORT, 'auto', 'float32', 32, 8, false).resume).toBeNull();
   session.receive(plan(split, 0, resume));
   return session;
 }
@@ -57,7 +57,7 @@ function again(session: ClientSession): unknown {
   expect(session.lost()).toBe(true);
   session.hello('test', null, null);
   session.receive(WELCOME);
-  return session.open(REPORT, 'auto', 'float32', 32, 8).resume;
+  return session.open(REPORT, 'auto', 'float32', 32, 8, false).resume;
 }
 
 test('the turn goes on where the server waits, with the tokens that were missed', () => {
@@ -116,7 +116,7 @@ test('a server that holds nothing gets a new session, from the begin', () => {
   const session = answering(2);
   again(session);
   expect(session.receive(refusal('resume_refused', null))).toMatchObject({ type: 'refused', of: 'open' });
-  expect(session.open(REPORT, 'auto', 'float32', 32, 8).resume).toBeNull();
+  expect(session.open(REPORT, 'auto', 'float32', 32, 8, false).resume).toBeNull();
   session.receive(plan(2, 0, {}));
   expect(session.begin({ ...REQUEST, prompt: [1, 2, 3, 10] }).message).toMatchObject({ turn: 1, start: 0, prompt_tokens: 4 });
   expect(drain(session)).toEqual([[0, 2], [2, 4]]);

@@ -35,7 +35,7 @@ function opened(split: number, more: Partial<Plan> = {}): ClientSession {
   const session = new ClientSession();
   session.hello('test', null, null);
   session.receive(WELCOME);
-  session.open(REPORT, 'auto', 'float32', 32, 8);
+  session.open(REPORT, 'auto', 'float32', 32, 8, false);
   session.receive(plan(split, 0, more));
   return session;
 }
@@ -65,7 +65,7 @@ describe('opening', () => {
     const session = new ClientSession();
     expect(session.hello('test/1', null, 'f'.repeat(64))).toEqual({ type: 'hello', protocol: 1, agent: 'test/1', model: null, bundle: 'f'.repeat(64) });
     expect(session.receive(WELCOME)).toEqual({ type: 'welcomed', welcome: WELCOME });
-    expect(session.open(REPORT, 2, 'float16', 32, 8)).toEqual({ type: 'open', client: REPORT, split: 2, wire: 'float16', max_tokens: 32, expected_prompt_tokens: 8, resume: null });
+    expect(session.open(REPORT, 2, 'float16', 32, 8, false)).toEqual({ type: 'open', client: REPORT, split: 2, wire: 'float16', max_tokens: 32, expected_prompt_tokens: 8, resume: null, queue: false });
     expect(session.receive(plan(2)).type).toBe('planned');
     expect(session.state).toBe('idle');
   });
@@ -74,10 +74,27 @@ describe('opening', () => {
     const session = new ClientSession();
     session.hello('test', null, null);
     session.receive(WELCOME);
-    session.open(REPORT, 'auto', 'float16', 32, 8);
+    session.open(REPORT, 'auto', 'float16', 32, 8, false);
     expect(session.receive(refusal('server_full', null))).toMatchObject({ type: 'refused', of: 'open', error: { code: 'server_full', message: 'Do something.' } });
-    session.open(REPORT, 'auto', 'float16', 16, 8);
+    session.open(REPORT, 'auto', 'float16', 16, 8, false);
     expect(session.state).toBe('planning');
+  });
+
+  test('a server that is full tells a place in its queue until there is a plan or a refusal', () => {
+    const session = new ClientSession();
+    session.hello('test', null, null);
+    session.receive(WELCOME);
+    expect(session.open(REPORT, 'auto', 'float32', 32, 8, true).queue).toBe(true);
+    expect(session.owed).toBe('reply');
+    for (const place of [2, 1]) expect(session.receive({ type: 'queued', turn: null, place })).toEqual({ type: 'queued', place });
+    expect([session.state, session.owed]).toEqual(['planning', 'step']);
+    expect(session.receive(refusal('server_full', null))).toMatchObject({ type: 'refused', of: 'open' });
+    session.open(REPORT, 'auto', 'float32', 32, 8, true);
+    expect(session.owed).toBe('reply');
+    session.receive(plan(0, 0));
+    expect(session.state).toBe('idle');
+    expect(() => session.receive({ type: 'queued', turn: null, place: 1 })).toThrow(/sent `queued` while the session is idle/);
+    expect(session.receive({ type: 'queued', turn: 9, place: 1 }), 'of no turn that is under way').toEqual({ type: 'nothing' });
   });
 
   test('a fatal error ends the session, and nothing is heard after it', () => {
@@ -343,7 +360,7 @@ describe('what the server owes', () => {
     expect(session.owed).toBe('reply');
     session.receive(WELCOME);
     expect(session.owed).toBeNull();
-    session.open(REPORT, 'auto', 'float32', 32, 8);
+    session.open(REPORT, 'auto', 'float32', 32, 8, false);
     expect(session.owed).toBe('reply');
     session.receive(plan(0));
     expect(session.owed).toBeNull();

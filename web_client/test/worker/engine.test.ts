@@ -12,10 +12,13 @@ const world = vi.hoisted(() => ({
   bundle: 'a',
   /** Whether the manifest that is downloaded is the one that the server checks. */
   consistent: true,
+  sizes: [] as string[],
   links: [] as { die: () => void; onClose: () => void; alive: boolean }[],
   grow: (_host: unknown): Promise<void> => Promise.resolve(),
   turn: (_link: unknown, _compute: (work: unknown) => Promise<unknown>): Promise<unknown> => Promise.resolve(null),
   openFails: null as Error | null,
+  /** Without a place in its queue, and sessions of so many tokens and more, the server refuses as full. */
+  roomFor: Infinity,
 }));
 
 vi.mock('../../src/worker/ort', () => ({ deviceLost: () => new RuntimeError('device_lost', 'Gone.') }));
@@ -24,7 +27,7 @@ vi.mock('../../src/worker/model', () => ({
     world.log.push(`load ${world.bundle}`);
     const { bundle } = world;
     const codec = { encodeChat: () => [bundle.charCodeAt(0)], decode: (ids: readonly number[]) => String.fromCharCode(...ids) };
-    return Promise.resolve({ identity: world.consistent ? bundle : 'stale', manifest: { model: { name: bundle, blocks: 8, max_context: 64 } }, codec });
+    return Promise.resolve({ identity: world.consistent ? bundle : 'stale', manifest: { model: { name: bundle, blocks: 8, max_context: 1024 } }, codec });
   },
 }));
 vi.mock('../../src/worker/growth', () => ({
@@ -50,16 +53,18 @@ vi.mock('../../src/worker/link', () => ({
         sentBytes: 0,
         receivedBytes: 0,
         onClose,
-        welcome: { agent: 'server', model: bundle, blocks: 8, limits: { max_context: 64 } },
+        welcome: { agent: 'server', model: bundle, blocks: 8, limits: { max_context: 1024 } },
         session: { plan: null as Plan | null, state: 'idle', latestPromptRows: 0, cancel: () => null, forgetClientKv: () => world.log.push('forget'), lost: () => false, close: () => undefined },
         die: () => {
           link.alive = false;
           onClose();
         },
-        openSession: ({ split }: { split: number | 'auto' }) => {
+        openSession: ({ split, maxTokens, queue }: { split: number | 'auto'; maxTokens: number; queue: boolean }) => {
           world.log.push(`open ${split}`);
           if (!link.alive) return Promise.reject(new ConnectionError('disconnected', 'Dead.'));
           if (world.openFails !== null) return Promise.reject(world.openFails);
+          world.sizes.push(`${maxTokens}${queue ? ' in line' : ''}`);
+          if (!queue && maxTokens > world.roomFor) return Promise.reject(new SessionError('kv_exhausted', 'Full.'));
           link.session.plan = { split: 0, blocks: 8, max_tokens: 64, reason: '', saved: {}, predicted: {} } as unknown as Plan;
           return Promise.resolve(link.session.plan);
         },
@@ -99,12 +104,23 @@ const phaseOf = (events: readonly EngineEvent[]): string => events.flatMap((even
 beforeEach(() => {
   // Node 20 has no navigator; a browser always has.
   vi.stubGlobal('navigator', {});
-  Object.assign(world, { log: [], bundle: 'a', consistent: true, links: [], openFails: null, grow: () => Promise.resolve(), turn: () => Promise.resolve() });
+  Object.assign(world, { log: [], bundle: 'a', consistent: true, links: [], sizes: [], openFails: null, roomFor: Infinity, grow: () => Promise.resolve(), turn: () => Promise.resolve() });
 });
 
 afterEach(() => {
   vi.unstubAllGlobals();
   vi.restoreAllMocks();
+});
+
+test.each([
+  [Infinity, ['1024']],
+  [512, ['1024', '512']],
+  [0, ['1024', '512', '256', '1024 in line']],
+])('with room for %s tokens, a smaller session at once goes before a large one later', async (roomFor, sizes) => {
+  world.roomFor = roomFor;
+  const { ask } = started();
+  await ask(1);
+  expect(world.sizes).toEqual(sizes);
 });
 
 test('a server that came back with another bundle gets a question in terms of that bundle', async () => {

@@ -76,7 +76,7 @@ async function connecting(): Promise<{ link: Promise<ServerLink>; seconds: Secon
 async function opened(plan: Plan = PLAN): Promise<{ link: ServerLink; seconds: Seconds; socket: FakeSocket; closed: () => number }> {
   const { link, ...rest } = await connecting();
   rest.socket.hear(WELCOME);
-  const open = (await link).openSession({ report: REPORT, split: 0, wire: 'float32', maxTokens: 32, expectedPromptTokens: 8 });
+  const open = (await link).openSession({ report: REPORT, split: 0, wire: 'float32', maxTokens: 32, expectedPromptTokens: 8, queue: false });
   rest.socket.hear(plan);
   await open;
   return { link: await link, ...rest };
@@ -91,6 +91,35 @@ test('a welcome that never comes is a lost connection', async () => {
   seconds.pass(PATIENCE_S.reply + 1);
   await expect(link).rejects.toThrow(lost);
   expect([socket.closed, closed(), seconds.running]).toEqual([true, 1, 0]);
+});
+
+test('who stands in line hears its place, waits as long as the server speaks, and goes on by itself', async () => {
+  const { link: connected, seconds, socket } = await connecting();
+  socket.hear(WELCOME);
+  const link = await connected;
+  const places: (number | null)[] = [];
+  link.onPlace = (place) => places.push(place);
+  const open = link.openSession({ report: REPORT, split: 0, wire: 'float32', maxTokens: 32, expectedPromptTokens: 8, queue: true });
+  for (const place of [3, 3, 1]) {
+    socket.hear({ type: 'queued', turn: null, place });
+    seconds.pass(PATIENCE_S.step - 1);
+  }
+  socket.hear(PLAN);
+  expect(await open).toEqual(PLAN);
+  expect(places).toEqual([3, 3, 1, null]);
+});
+
+test('a server that falls silent while one stands in line is lost, and the place with it', async () => {
+  const { link: connected, seconds, socket } = await connecting();
+  socket.hear(WELCOME);
+  const link = await connected;
+  const places: (number | null)[] = [];
+  link.onPlace = (place) => places.push(place);
+  const open = link.openSession({ report: REPORT, split: 0, wire: 'float32', maxTokens: 32, expectedPromptTokens: 8, queue: true });
+  socket.hear({ type: 'queued', turn: null, place: 2 });
+  seconds.pass(PATIENCE_S.step + 1);
+  await expect(open).rejects.toThrow(lost);
+  expect(places).toEqual([2, null]);
 });
 
 test('a plan that never comes is a lost connection', async () => {
@@ -159,7 +188,7 @@ test('a turn goes on over a new connection: first what was missed, then what com
   const second = FakeSocket.last;
   second.hear(WELCOME);
   const next = await connected;
-  const open = next.openSession({ report: REPORT, split: 0, wire: 'float32', maxTokens: 32, expectedPromptTokens: 8 });
+  const open = next.openSession({ report: REPORT, split: 0, wire: 'float32', maxTokens: 32, expectedPromptTokens: 8, queue: false });
   second.hear({ ...PLAN, position: 2, resume: { token: '2'.repeat(64), grace_s: 60, turn: 1, prompt_end: 3, tokens: [7, 8] } });
   const stats = { ttft_ms: 1, tpot_ms: null, queue_ms: 0, server_blocks_run: 1, server_blocks_saved: 1, server_ms_run: 0, server_ms_saved: 0, rtt_ms: 0 };
   second.hear({ type: 'done', turn: 1, finish_reason: 'stop', stop_string: null, tokens: 2, position: 5, stats });

@@ -33,7 +33,7 @@ class CountingServer implements TurnLink {
   ) {
     this.session.hello('test', null, null);
     this.session.receive(WELCOME);
-    this.session.open(REPORT, split, 'float32', 32, 8);
+    this.session.open(REPORT, split, 'float32', 32, 8, false);
     this.session.receive(planned(split));
   }
 

@@ -1,0 +1,187 @@
+"""Who finds the server full waits in line, hears its place, and goes on by itself; beyond the bounds it is refused."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from splitllm.bundle import Bundle
+from splitllm.client.conversation import Answer, Conversation
+from splitllm.server.app import Server
+from splitllm.types import SamplingParams
+from tests.chaos.world import serving, until
+from tests.integration.test_resume import caller
+from tests.integration.test_wire import OPEN, Peer
+
+WAITS = {**OPEN, "queue": True}
+
+
+@asynccontextmanager
+async def full(bundle: Bundle, **settings: Any) -> AsyncIterator[tuple[str, Server, Peer]]:
+    """A server for one session, its URL, and the peer that has the session."""
+    async with serving(bundle, max_sessions=1, **settings) as (url, server), caller(url, OPEN) as (inside, plan):
+        assert plan["type"] == "plan"
+        yield url, server, inside
+
+
+async def places(url: str, stack: AsyncExitStack, count: int) -> list[Peer]:
+    """So many peers in line, one behind the other."""
+    peers = []
+    for place in range(1, count + 1):
+        peer, heard = await stack.enter_async_context(caller(url, WAITS))
+        assert heard == {"type": "queued", "turn": None, "place": place}
+        peers.append(peer)
+    return peers
+
+
+async def test_who_waits_moves_up_as_others_leave_and_goes_on_by_itself(bundle: Bundle) -> None:
+    async with AsyncExitStack() as stack, full(bundle) as (url, server, inside):
+        first, second, third, fourth = await places(url, stack, 4)
+        assert server.session_states(server.first)["websocket", "queued"] == 4
+        async with aiohttp.ClientSession() as http, http.get(f"{url}/health") as response:
+            health = await response.json()
+        assert (health["sessions"], health["queued"]) == (1, 4)
+        assert server.snapshot().queued == 4
+        budget = server.first.admission.budget
+        assert budget.reserved_bytes == budget.cost(0, OPEN["max_tokens"]), "who waits holds nothing"
+        second.socket.transport.abort()
+        assert [await peer.hear() for peer in (third, fourth)] == [
+            {"type": "queued", "turn": None, "place": place} for place in (2, 3)
+        ]
+        await third.say({"type": "close"})
+        assert await third.ends() == 1000
+        assert (await fourth.hear())["place"] == 2
+        await inside.say({"type": "close"})
+        assert (await first.hear())["type"] == "plan"
+        assert (await fourth.hear())["place"] == 1
+        first.socket.transport.abort()
+        assert (await fourth.hear())["type"] == "plan"
+
+
+async def test_nobody_overtakes_who_waits(bundle: Bundle) -> None:
+    """Not who does not wait, and not who would need no memory at all."""
+    tokens = OPEN["max_tokens"]
+    memory = tokens * bundle.spec.blocks * bundle.spec.kv_bytes_per_token()
+    async with (
+        serving(bundle, kv_memory_bytes=memory) as (url, server),
+        caller(url, OPEN) as (inside, _),
+        caller(url, WAITS) as (waiting, heard),
+        caller(url, {**OPEN, "split": 8}) as (hasty, refusal),
+    ):
+        assert (heard["type"], refusal["code"], refusal["fatal"]) == ("queued", "server_full", False)
+        await inside.say({"type": "close"})
+        assert (await waiting.hear())["type"] == "plan"
+        await hasty.say({**OPEN, "split": 8})
+        assert (await hasty.hear())["type"] == "plan"
+        assert len(server.first.admission.sessions) == 2
+
+
+async def test_who_asks_for_more_than_there_is_does_not_wait_for_it(bundle: Bundle) -> None:
+    memory = OPEN["max_tokens"] * bundle.spec.blocks * bundle.spec.kv_bytes_per_token()
+    async with serving(bundle, kv_memory_bytes=memory - 1) as (url, _), caller(url, WAITS) as (peer, refusal):
+        assert refusal["code"] == "kv_exhausted"
+        assert "more memory than this server has" in refusal["message"]
+        await peer.say({**WAITS, "max_tokens": OPEN["max_tokens"] - 1})
+        assert (await peer.hear())["type"] == "plan"
+
+
+async def test_the_queue_has_a_length(bundle: Bundle) -> None:
+    async with AsyncExitStack() as stack, full(bundle, queue_length=2) as (url, server, inside):
+        first, _ = await places(url, stack, 2)
+        late, refusal = await stack.enter_async_context(caller(url, WAITS))
+        assert (refusal["code"], refusal["fatal"]) == ("server_full", False)
+        assert "2 wait for it already; try again" in refusal["message"]
+        await inside.say({"type": "close"})
+        assert (await first.hear())["type"] == "plan"
+        await late.say(WAITS)
+        assert (await late.hear())["place"] == 2, "who was refused may ask again"
+        assert len(server.queue) == 2
+
+
+async def test_the_queue_has_a_longest_wait(bundle: Bundle) -> None:
+    async with full(bundle, queue_s=0.2) as (url, server, inside), caller(url, WAITS) as (peer, heard):
+        assert heard["place"] == 1
+        refusal = await peer.hear()
+        assert (refusal["code"], refusal["fatal"]) == ("server_full", False)
+        assert "You have waited for 0.2 s" in refusal["message"]
+        assert server.session_states(server.first)["websocket", "queued"] == 0
+        await inside.say({"type": "close"})
+        await until(lambda: not server.first.admission.sessions)
+        await peer.say(WAITS)
+        assert (await peer.hear())["type"] == "plan"
+
+
+@pytest.mark.parametrize("limit", [{"queue_length": 0}, {"queue_s": 0.0}])
+async def test_a_server_without_a_queue_refuses_at_once(bundle: Bundle, limit: dict[str, Any]) -> None:
+    async with full(bundle, **limit) as (url, _, _), caller(url, WAITS) as (_, refusal):
+        assert refusal["code"] == "server_full"
+
+
+async def test_a_client_of_before_never_hears_of_the_queue(bundle: Bundle) -> None:
+    async with full(bundle) as (url, server, _), caller(url, OPEN) as (_, refusal):
+        assert refusal["code"] == "server_full"
+        assert len(server.queue) == 0
+
+
+async def test_in_line_nothing_is_said_but_close(bundle: Bundle) -> None:
+    async with AsyncExitStack() as stack, full(bundle) as (url, server, _):
+        talks, feeds = await places(url, stack, 2)
+        await talks.say(WAITS)
+        assert (await talks.hear())["code"] == "unexpected_message"
+        assert (await feeds.hear())["place"] == 1, "a fatal error leaves the line"
+        await feeds.say(b"SPLM")
+        assert (await feeds.hear())["code"] == "unexpected_message"
+        await until(lambda: len(server.queue) == 0)
+
+
+async def test_a_server_that_stops_tells_those_in_line(bundle: Bundle) -> None:
+    async with AsyncExitStack() as stack, full(bundle) as (url, server, _):
+        body = {"model": bundle.spec.name, "messages": [{"role": "user", "content": "Hi"}]}
+        peers = await places(url, stack, 2)
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        request = asyncio.create_task(http.post(f"{url}/v1/chat/completions", json=body))
+        await until(lambda: len(server.queue) == 3)
+        await server.drain(10.0)
+        for peer in peers:
+            assert (await peer.hear())["code"] == "shutting_down"
+            assert await peer.ends() == 1001
+        assert (await request).status == 503
+        assert len(server.queue) == 0
+
+
+async def test_requests_over_http_stand_in_the_same_line(bundle: Bundle) -> None:
+    async with AsyncExitStack() as stack, full(bundle) as (url, server, inside):
+        body = {"model": bundle.spec.name, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        [before] = await places(url, stack, 1)
+        request = asyncio.create_task(http.post(f"{url}/v1/chat/completions", json=body))
+        await until(lambda: len(server.queue) == 2)
+        behind, heard = await stack.enter_async_context(caller(url, WAITS))
+        assert heard["place"] == 3
+        await inside.say({"type": "close"})
+        assert (await before.hear())["type"] == "plan"
+        assert (await behind.hear())["place"] == 2
+        assert not request.done()
+        await before.say({"type": "close"})
+        assert (await request).status == 200
+        told = [await behind.hear(), await behind.hear()]
+        assert [told[0]["place"], told[1]["type"]] == [1, "plan"]
+
+
+async def test_a_conversation_waits_for_its_server_and_is_answered(bundle: Bundle, cache: Path) -> None:
+    heard: list[int] = []
+    async with full(bundle) as (url, server, inside):
+        opening = asyncio.create_task(Conversation.open(url, cache=cache, split=2, in_line=heard.append))
+        await until(lambda: heard == [1] and len(server.queue) == 1)
+        await inside.say({"type": "close"})
+        talk = await opening
+        items = [item async for item in talk.ask("Hello!", max_tokens=4, sampling=SamplingParams())]
+        assert isinstance(items[-1], Answer)
+        assert items[-1].tokens == 4
+        await talk.close()
