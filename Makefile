@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak check audit lock fast demo-model bench bench-peers pictures wheel chromium firefox clean
+.PHONY: help setup demo test soak guards check audit lock fast demo-model bench bench-peers pictures wheel chromium firefox clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -34,6 +34,9 @@ fast: setup ## the tests that need neither browser nor export
 soak: setup ## ten minutes of cut connections, paused and killed servers; SPLITLLM_SOAK_S=seconds
 	$(BIN)/python -m pytest tests/chaos/soak.py -s -q $(ARGS)
 
+guards: setup ## take each guard out, in a copy, and see its test fail: an hour; ARGS="--only REGEX" for some
+	$(BIN)/python -m tests.guards $(ARGS)
+
 check: setup ## linters, types, import rules, generated files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -51,10 +54,13 @@ audit: $(TOOLS)/.installed ## known holes in the pinned packages, as far as the 
 	elif grep -qE 'audit endpoint|ENOTFOUND|EAI_AGAIN|ECONN|ETIMEDOUT' <<< "$$found"; then echo "npm audit: the advisories cannot be reached from here; nothing was checked"; \
 	else echo "$$found"; exit 1; fi
 
-lock: $(TOOLS)/.installed ## write the hashes of what serving needs into requirements.txt, at the versions of constraints.txt
+lock: $(TOOLS)/.installed ## write the hashes of what serving and signing need into requirements*.txt, at the versions of constraints.txt
 	@{ echo "# What serving needs, each file with its hash. Renew it with \`make lock\` when constraints.txt changes."; \
 	$(TOOLS)/bin/uv pip compile pyproject.toml --extra cpu -c constraints.txt --universal --generate-hashes --no-header --no-annotate --quiet; } > requirements.txt.new
 	@mv requirements.txt.new requirements.txt
+	@{ echo "# What signatures need beyond requirements.txt, each file with its hash. Renew it with \`make lock\`."; \
+	echo cryptography | $(TOOLS)/bin/uv pip compile - -c constraints.txt --universal --generate-hashes --no-header --no-annotate --quiet; } > requirements-sign.txt.new
+	@mv requirements-sign.txt.new requirements-sign.txt
 
 demo-model: $(VENV)/.full ## make tiny-chat from nothing: corpus, training, evaluation, bundle
 	$(BIN)/python -m demo.build
@@ -95,11 +101,11 @@ $(VENV)/.serve: pyproject.toml constraints.txt requirements.txt
 	@$(PIP) -e '.[cpu]'
 	@touch $@
 
-$(VENV)/.full: pyproject.toml constraints.txt requirements.txt
+$(VENV)/.full: pyproject.toml constraints.txt requirements.txt requirements-sign.txt
 	@test -x $(BIN)/pip || { rm -rf $(VENV); $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }; }
 	@echo "Installing server, exporter and test tools into $(VENV) (a few minutes the first time) …"
-	@$(PIP_HASHED)
-	@$(PIP) -e '.[cpu,export,bench,test,dev]'
+	@$(PIP_HASHED) -r requirements-sign.txt
+	@$(PIP) -e '.[cpu,sign,export,bench,test,dev]'
 	@touch $@ $(VENV)/.serve
 
 web_client/node_modules/.installed: web_client/package.json web_client/package-lock.json

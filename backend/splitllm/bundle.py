@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ from .manifest import (
     Manifest,
     manifest_from_json,
 )
+from .signature import SIGNATURE_LIMIT, SIGNATURE_NAME, TrustedKey, check_signature, signer_of
 from .types import FloatArray, ModelSpec, SamplingParams
 
 __all__ = [
@@ -71,24 +73,37 @@ class BlockFiles:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A checked bundle. `manifest_bytes` are the very bytes whose SHA-256 is `identity`: serve these."""
+    """A checked bundle. `manifest_bytes` are the very bytes whose SHA-256 is `identity`: serve these.
+
+    `signature` are the bytes of `manifest.sig`, None without one; it is checked where keys are trusted.
+    """
 
     folder: Path
     identity: str
     manifest: Manifest
     manifest_bytes: bytes
+    signature: bytes | None = None
 
     @classmethod
-    def open(cls, folder: Path, *, verify: bool = True, only: Collection[str] | None = None) -> Bundle:
+    def open(
+        cls,
+        folder: Path,
+        *,
+        verify: bool = True,
+        only: Collection[str] | None = None,
+        trusted: Collection[TrustedKey] = (),
+    ) -> Bundle:
         """Read and check a bundle.
 
         A client that holds but some blocks names the files it needs in `only`; the others may be missing.
 
         Always checked: the manifest against its schema and itself, and that every file is there with the right size.
-        With `verify` every file's SHA-256 is checked too, which reads the whole bundle once.
+        With `verify` every file's SHA-256 is checked too, which reads the whole bundle once. With `trusted` keys one of
+        them must have signed the manifest, which is looked at before anything in it is.
 
         Raises:
-            BundleError: the folder is no bundle, of a newer format, incomplete or damaged.
+            BundleError: the folder is no bundle, of a newer format, incomplete or damaged; `bundle_signature`, it is
+                not signed with a trusted key.
         """
         folder = Path(folder)
         if not folder.is_dir():
@@ -96,17 +111,30 @@ class Bundle:
         root = folder.resolve()
         if not (root / MANIFEST_NAME).exists():
             raise BundleError(f"{folder} holds no {MANIFEST_NAME}, so it is no bundle; make one with `splitllm export`")
-        data = _read_manifest(_inside(root, MANIFEST_NAME))
+        data = _read_small(_inside(root, MANIFEST_NAME), _MANIFEST_LIMIT)
+        signed = os.path.lexists(root / SIGNATURE_NAME)
+        signature = _read_small(_inside(root, SIGNATURE_NAME), SIGNATURE_LIMIT) if signed else None
+        if trusted:
+            check_signature(data, signature, trusted)
         manifest = manifest_from_json(_parse(data))
         for name, entry in manifest.files.items():
             if only is None or name in only:
                 _check_file(_inside(root, name), name, entry, verify=verify)
-        bundle = cls(root, hashlib.sha256(data).hexdigest(), manifest, data)
+        bundle = cls(root, hashlib.sha256(data).hexdigest(), manifest, data, signature)
         if verify:
             for variant, table in manifest.embed.items():
                 if only is None or {table.file, table.hashes} <= set(only):
                     bundle._check_chunk_hashes(variant)
         return bundle
+
+    @property
+    def signer(self) -> str | None:
+        """Id of the key that the bundle claims to be signed with; None without a signature.
+
+        Raises:
+            BundleError: `bundle_signature`, what lies there is none.
+        """
+        return None if self.signature is None else signer_of(self.signature)
 
     @property
     def spec(self) -> ModelSpec:
@@ -233,13 +261,15 @@ class Bundle:
                     raise BundleError(f"{entry.hashes} does not fit {entry.file} at chunk {chunk}; {MEND}")
 
 
-def _read_manifest(path: Path) -> bytes:
-    if path.stat().st_size > _MANIFEST_LIMIT:
-        raise BundleError(f"{MANIFEST_NAME} is larger than {_MANIFEST_LIMIT >> 20} MiB; {MEND}")
+def _read_small(path: Path, limit: int) -> bytes:
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
     except OSError as error:
-        raise BundleError(f"{MANIFEST_NAME} cannot be read ({error.strerror}); check its permissions") from error
+        raise BundleError(f"{path.name} cannot be read ({error.strerror}); check its permissions") from error
+    if len(data) > limit:
+        raise BundleError(f"{path.name} is larger than {limit >> 10} KiB; {MEND}")
+    return data
 
 
 def _parse(data: bytes) -> object:

@@ -5,7 +5,7 @@ Needs onnxruntime; torch and transformers only to compare `against` a model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +14,7 @@ import numpy as np
 
 from splitllm.bundle import BLOCK_INPUTS, BLOCK_OUTPUTS, Bundle
 from splitllm.errors import BundleError, VerificationError
+from splitllm.signature import TrustedKey
 from splitllm.types import Float32Array, TokenArray
 
 from .chain import BlockRun, Plan, Step, embed, open_session, run_head
@@ -25,7 +26,9 @@ Shape = tuple[int | None, ...]
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What was found. `max_abs_error` and `top1_agreement` are those of the float32 blocks against `reference`.
+    """What was found. `signer` is the id of the signature's key; it was checked if `signature_trusted`.
+
+    `max_abs_error` and `top1_agreement` are those of the float32 blocks against `reference`.
 
     `splits_checked` counts the splits at which the states were handed over to the next block and compared there,
     `splits_run_whole` those that were run on to the logits (gate.py). `variants` has the worst figures of each variant,
@@ -36,6 +39,8 @@ class VerifyReport:
     ok: bool
     name: str | None
     identity: str | None
+    signer: str | None
+    signature_trusted: bool
     blocks: int
     files: int
     graphs_loaded: int
@@ -57,22 +62,24 @@ def verify_bundle(
     against: str | Path | None = None,
     *,
     files_only: bool = False,
+    trusted: Collection[TrustedKey] = (),
     trust_remote_code: bool = False,
     progress: Progress | None = None,
 ) -> VerifyReport:
     """Check schema, sizes and hashes, then every graph's inputs and outputs, then the numbers at every split.
 
     The numbers are compared with transformers' if `against` is the model. Without it they are compared with those of
-    the bundle's own float32 blocks, run on whole rows: chunks, decode steps and batches must agree with these. What is
-    wrong with the bundle stands in `problems`.
+    the bundle's own float32 blocks, run on whole rows: chunks, decode steps and batches must agree with these. With
+    `trusted` keys one of them must have signed the bundle. What is wrong with the bundle stands in `problems`.
 
     Raises:
         UsageError: `against` is no model.
     """
     try:
-        bundle = Bundle.open(Path(folder), verify=True)
+        bundle = Bundle.open(Path(folder), verify=True, trusted=trusted)
+        signer = bundle.signer
     except BundleError as error:
-        return VerifyReport(False, None, None, 0, 0, 0, 0, 0, None, None, None, {}, (error.message,))
+        return VerifyReport(False, None, None, None, False, 0, 0, 0, 0, 0, None, None, None, {}, (error.message,))
     problems: list[str] = []
     figures: Mapping[str, Figures] = {}
     graphs = 0
@@ -89,6 +96,8 @@ def verify_bundle(
         ok=not problems,
         name=bundle.spec.name,
         identity=bundle.identity,
+        signer=signer,
+        signature_trusted=bool(trusted),
         blocks=bundle.spec.blocks,
         files=len(bundle.manifest.files) + 1,
         graphs_loaded=graphs,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import http.server
+import json
 import re
+import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -14,6 +16,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from splitllm.bundle import Bundle
+from splitllm.cli.main import main
 from splitllm.protocol import PROTOCOL_VERSION
 from splitllm.resources import demo_bundle, page_folder
 from tests.support import running_server
@@ -56,17 +59,29 @@ def site(page_of: Callable[[], str], headers: dict[str, str] | None = None) -> I
         server.shutdown()
 
 
-@pytest.mark.parametrize(("backend", "headers"), [("webgpu", {}), ("wasm", ISOLATED)], ids=["webgpu", "wasm, isolated"])
+@pytest.mark.parametrize(
+    ("backend", "headers", "guarded"),
+    [("webgpu", {}, False), ("wasm", ISOLATED, True)],
+    ids=["webgpu", "wasm, isolated, with an API key and a trusted key"],
+)
 def test_a_page_of_an_allowed_origin_runs_blocks_and_gets_answers(
-    page: Page, backend: str, headers: dict[str, str]
+    page: Page, backend: str, headers: dict[str, str], guarded: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     urls: list[str] = []
-    embedded = f'createEngine(undefined, {{ split: 2, backend: "{backend}" }})'
+    folder, options, choices = demo_bundle(), [], {"split": 2, "backend": backend}
+    if guarded:
+        folder = Path(shutil.copytree(folder, tmp_path / "bundle"))
+        assert main(["sign", str(folder), "--key", str(tmp_path / "release"), "--new", "--json"]) == 0
+        choices["trustedKey"] = json.loads(capsys.readouterr().out)["trusted_key"]
+        assert main(["key", "site", "--file", str(tmp_path / "keys"), "--json"]) == 0
+        choices["apiKey"] = json.loads(capsys.readouterr().out)["key"]
+        options = ["--api-key-file", str(tmp_path / "keys"), "--trusted-key", str(tmp_path / "release.pub")]
+    embedded = f"createEngine(undefined, {json.dumps(choices)})"
     with (
         site(lambda: EXAMPLE.replace(NAMED, urls[0]).replace(CREATED, embedded), headers) as other,
-        running_server(demo_bundle(), "--allowed-origin", other) as server,
+        running_server(folder, "--allowed-origin", other, *options) as server,
     ):
         urls.append(server.url)
         page.goto(other)
@@ -77,6 +92,7 @@ def test_a_page_of_an_allowed_origin_runs_blocks_and_gets_answers(
         expect(answer).to_have_text("The capital of Japan is Tokyo.", timeout=LOAD_TIMEOUT_MS)
         assert page.evaluate("crossOriginIsolated") is (headers == ISOLATED)
         assert errors == []
+        assert str(choices.get("apiKey")) not in "".join(server.output)
         page.close()
 
 

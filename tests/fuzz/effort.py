@@ -11,6 +11,8 @@ from hypothesis import HealthCheck, Phase, settings
 
 #: Factor on the number of examples. At 1 the examples are the same in every run; above it they are new each time.
 FACTOR: Final = max(1, int(os.environ.get("SPLITLLM_FUZZ", "1")))
+#: `make guards` wants to know that a test fails, not by how little.
+_PHASES: Final = [Phase.generate] if os.environ.get("SPLITLLM_NO_SHRINK") else [Phase.generate, Phase.shrink]
 
 
 def effort(examples: int, **more: Any) -> settings:
@@ -20,7 +22,7 @@ def effort(examples: int, **more: Any) -> settings:
         derandomize=FACTOR == 1,
         deadline=None,
         database=None,
-        phases=[Phase.generate, Phase.shrink],
+        phases=_PHASES,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
         **more,
     )

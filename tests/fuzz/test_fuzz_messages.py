@@ -111,7 +111,8 @@ def check(text: str | bytes, sender: Sender) -> None:
         assert len(refused.message) < 500  # what an `error` message may hold
         return
     event("admitted")
-    # The text holds this value for any JSON reader, the schema admits it, and it can be written again.
+    # The text holds this value for any JSON reader, the schema admits it, and it can be written again, as UTF-8.
+    encode_message(message).encode("utf-8")
     assert json.loads(text, object_pairs_hook=once) == message
     VALIDATORS[sender].validate(message)
     assert decode_message(encode_message(message), sender) == message
@@ -203,6 +204,17 @@ def test_a_refusal_takes_memory_in_proportion_to_the_text(shape: str) -> None:
         tracemalloc.stop()
     # The largest there is: a dictionary and a string of its own for each `"x0":0,`, three times over.
     assert peak < 120 * len(text) + 200_000
+
+
+def test_a_long_list_of_ids_is_checked_by_few_steps_for_each() -> None:
+    """A schema validator makes dozens, and would hold the event loop for seconds."""
+
+    def work(n: int) -> int:
+        text = json.dumps({**TURN, "seen_ids": [7] * n})
+        return calls(lambda: decode_message(text, "client"))
+
+    work(1000)
+    assert work(2000) - work(1000) < 12 * 1000
 
 
 def test_a_list_of_ids_has_an_end() -> None:

@@ -10,17 +10,22 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import aiohttp
 import openai
 import pytest
 import websockets
+from yarl import URL
 
 from splitllm.bundle import Bundle
 from splitllm.cli import chat
+from splitllm.cli.main import main
 from splitllm.engines.fake import FakeEngine
 from splitllm.errors import UsageError
-from splitllm.protocol import Kind
+from splitllm.protocol import PROTOCOL_VERSION, Kind
+from splitllm.resources import page_folder
 from splitllm.server import access
 from splitllm.server.access import Access, hash_of, read_keys
 from splitllm.types import Float32Array
@@ -268,3 +273,103 @@ async def test_what_runs_while_a_client_hangs_up_is_paid_for(
         assert bob is not None
         await until(lambda: bob.wait_s() > 60)
         await until(lambda: not server.first.telemetry.payers)
+
+
+async def test_a_key_asks_so_often_a_minute_over_both_apis_together(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The third of two is refused until half a minute has passed; what is refused does not count."""
+    now = 1000.0
+    monkeypatch.setattr(access, "time", SimpleNamespace(monotonic=lambda: now))
+    path = tmp_path / "keys"
+    assert main(["key", "carol", "--file", str(path), "--requests-per-minute", "2", "--json"]) == 0
+    monkeypatch.setitem(KEYS, "carol", json.loads(capsys.readouterr().out)["key"])
+    async with serving(bundle, api_key_file=path) as (url, _), asking(url, "carol") as peer:
+        assert (await peer.hear())["type"] == "done"
+        async with aiohttp.ClientSession(headers=bearer("carol")) as http:
+
+            async def ask() -> tuple[int, str | None]:
+                question = {"model": bundle.spec.name, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
+                async with http.post(f"{url}/v1/chat/completions", json=question) as response:
+                    return response.status, response.headers.get("Retry-After")
+
+            assert await ask() == (200, None)
+            for turn in (2, 3):
+                assert await ask() == (429, "30")
+                await peer.say({**TURN, "turn": turn})
+                refusal = await peer.hear()
+                assert (refusal["code"], refusal["fatal"]) == ("rate_limited", False)
+            now += 29
+            assert await ask() == (429, "1")
+            now += 1
+            assert await ask() == (200, None)
+            assert await ask() == (429, "30")
+
+
+@pytest.mark.parametrize(
+    ("line", "bounds"),
+    [
+        ("", (None, None)),
+        (":5", (5, None)),
+        (":5:7", (5, 7)),
+        ("::7", (None, 7)),
+        (":", None),
+        ("::", None),
+        (":5:", None),
+    ],
+)
+def test_a_line_has_one_bound_or_the_other_or_both(
+    tmp_path: Path, line: str, bounds: tuple[int | None, int | None] | None
+) -> None:
+    path = tmp_path / "keys"
+    path.write_text(f"x:{'0' * 64}{line}\n")
+    if bounds is None:
+        with pytest.raises(UsageError):
+            read_keys(path)
+        return
+    key = read_keys(path)["x"]
+    per_s = [None if pace is None else pace._per_s for pace in (key._allowance, key._requests)]
+    assert per_s == [None if bound is None else bound / 60 for bound in bounds]
+
+
+async def test_a_page_of_an_allowed_origin_gets_the_engine_s_code_and_may_show_a_key_for_the_rest(
+    bundle: Bundle, key_file: Path
+) -> None:
+    """An `import` shows no key, and a browser asks without one whether it may: nothing else is open to who has none."""
+    site = "https://site.example"
+    async with (
+        serving(bundle, api_key_file=key_file, allowed_origins=(site,), page=page_folder()) as (url, _),
+        aiohttp.ClientSession() as http,
+    ):
+
+        async def ask(method: str, path: str, origin: str | None, **more: str) -> tuple[int, Any]:
+            headers = {**({} if origin is None else {"Origin": origin}), **more}
+            async with http.request(method, URL(f"{url}{path}", encoded=True), headers=headers) as response:
+                return response.status, response.headers
+
+        code = f"/engine/v{PROTOCOL_VERSION}.js"
+        status, headers = await ask("GET", code, site)
+        assert (status, headers["Access-Control-Allow-Origin"]) == (200, site)
+        assert (await ask("GET", code, None))[0] == 401
+        assert (await ask("GET", code, "https://evil.example"))[0] == 403
+        for method in ("POST", "PUT", "DELETE", "OPTIONS"):
+            assert (await ask(method, code, site))[0] == 401
+        manifest = "/bundle/manifest.json"
+        for path in ("/", manifest, "/v1/models", "/v1/session", "/metrics", "/index.html", "/engine"):
+            assert (await ask("GET", path, site))[0] == 401
+        for way in ("..", "%2e%2e", "%2E.", ".%2f..", "x/../.."):
+            for path in (manifest, "/v1/models", "/metrics", "/index.html"):
+                assert (await ask("GET", f"/assets/{way}{path}", site))[0] in (401, 404)
+
+        preflight = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "authorization,range"}
+        status, headers = await ask("OPTIONS", manifest, site, **preflight)
+        assert (status, headers["Access-Control-Allow-Origin"]) == (204, site)
+        assert headers["Access-Control-Allow-Headers"] == "Authorization, Range"
+        assert "Access-Control-Allow-Credentials" not in headers
+        assert (await ask("OPTIONS", manifest, None, **preflight))[0] == 401
+        assert (await ask("OPTIONS", manifest, "https://evil.example", **preflight))[0] == 403
+        for path in ("/v1/models", "/v1/chat/completions", "/metrics", "/"):
+            status, headers = await ask("OPTIONS", path, site, **preflight)
+            assert (status, "Access-Control-Allow-Headers" in headers) == (401, False)
+        status, headers = await ask("GET", manifest, site, **bearer("alice"))
+        assert (status, headers["Access-Control-Allow-Origin"]) == (200, site)

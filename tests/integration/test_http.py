@@ -6,12 +6,19 @@ import gzip
 import hashlib
 import http.client
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import aiohttp
 import pytest
 
 from splitllm.bundle import Bundle
+from splitllm.client.download import BundleSource
+from splitllm.errors import BundleError
+from splitllm.signature import new_private_key, read_private_key, read_trusted_key, sign
+from tests.chaos.world import serving
 from tests.support import ServerProcess
 
 
@@ -150,3 +157,25 @@ def test_the_runtime_travels_compressed_to_who_takes_it(server: ServerProcess) -
     status, packed, small = request(server, path, {"Accept-Encoding": "gzip"})
     assert (status, packed["content-encoding"], packed["content-type"]) == (200, "gzip", "application/wasm")
     assert gzip.decompress(small) == body
+
+
+async def test_a_signature_is_served_beside_the_manifest_where_there_is_one(bundle: Bundle, tmp_path: Path) -> None:
+    """The Python client takes the manifest only if a key that it trusts, if it trusts any, has signed it."""
+    private, public = new_private_key()
+    for path, data in ((tmp_path / "key", private), (tmp_path / "key.pub", public)):
+        path.write_bytes(data)
+    signed = sign(bundle.manifest_bytes, read_private_key(tmp_path / "key"))
+    trusted = [read_trusted_key(tmp_path / "key.pub")]
+    for signature, status in ((signed, 200), (signed.replace(b"ed25519", b"ed25518"), 200), (None, 404)):
+        async with serving(replace(bundle, signature=signature)) as (url, _), aiohttp.ClientSession() as http:
+            async with http.get(f"{url}/bundle/manifest.sig") as response:
+                assert response.status == status
+                assert signature is None or await response.read() == signature
+            await BundleSource(url, tmp_path, http).fetch_manifest()
+            source = BundleSource(url, tmp_path, http, trusted=trusted)
+            if signature == signed:
+                await source.fetch_manifest()
+                continue
+            with pytest.raises(BundleError) as refused:
+                await source.fetch_manifest()
+            assert (refused.value.code, source.manifest) == ("bundle_signature", None)

@@ -32,6 +32,7 @@ SAYS: dict[str, list[str]] = {
     ],
     "messages that wait for a client to take them": [f"{connection._OUTBOX_LIMIT},"],
     "tokens times blocks that the server runs for an API key": ["`rate_limited`", "429"],
+    "turns and API requests of an API key": ["`rate_limited`", "429"],
     "new WebSockets": [
         f"`--max-sessions`, `--queue-length` and {app._WAITING_ROOM} at once, then {app._OPENINGS_PER_S:g} a second"
     ],

@@ -16,10 +16,11 @@ def pins(text: str) -> dict[str, str]:
 
 
 HASHED = (ROOT / "requirements.txt").read_text("utf-8")
+SIGN_HASHED = (ROOT / "requirements-sign.txt").read_text("utf-8")
 
 
 def test_hashed_versions_are_those_of_the_constraints() -> None:
-    constraints, hashed = pins((ROOT / "constraints.txt").read_text("utf-8")), pins(HASHED)
+    constraints, hashed = pins((ROOT / "constraints.txt").read_text("utf-8")), pins(HASHED + SIGN_HASHED)
     elsewhere = {"colorama"}  # on Windows alone, where the constraints were not made
     assert {name: constraints.get(name) for name in hashed if name not in elsewhere} == {
         name: version for name, version in hashed.items() if name not in elsewhere
@@ -31,7 +32,10 @@ def test_everything_that_serving_needs_is_there_with_its_hashes() -> None:
     needed = [*project["dependencies"], *project["optional-dependencies"]["cpu"]]
     names = {re.split(r"[<>=]", each)[0] for each in needed}
     assert names <= pins(HASHED).keys(), "run `make lock`"
-    for entry in re.split(r"^(?=[a-z])", HASHED, flags=re.MULTILINE)[1:]:
+    signing = {re.split(r"[<>=]", each)[0] for each in project["optional-dependencies"]["sign"]}
+    assert signing <= pins(SIGN_HASHED).keys(), "run `make lock`"
+    assert not signing & pins(HASHED).keys()  # who serves without signatures does without their library
+    for entry in re.split(r"^(?=[a-z])", HASHED + SIGN_HASHED, flags=re.MULTILINE)[1:]:
         assert re.search(r"--hash=sha256:[0-9a-f]{64}", entry), entry.splitlines()[0]
 
 

@@ -19,6 +19,10 @@ export interface EngineOptions {
   readonly wire: Wire;
   /** Largest share of the model's blocks that may run here, 0 to 1; null for as many as the planner wants. */
   readonly effort: number | null;
+  /** Of `splitllm key`, for a server that wants one. Whoever can read the page's script can read it, too. */
+  readonly apiKey?: string;
+  /** What `splitllm sign --new` printed; of several, one must have signed the model. Without any, every model is taken. */
+  readonly trustedKey?: string | readonly string[];
   /** Keep and download, if it is missing. */
   readonly weights?: WeightChoice;
 }

@@ -38,6 +38,12 @@ def add_parser(commands: Any) -> None:
         metavar="N",
         help="what the key may cost: tokens times blocks that the server runs for it (default: no bound)",
     )
+    parser.add_argument(
+        "--requests-per-minute",
+        type=count,
+        metavar="N",
+        help="how often the key may ask: turns of its sessions and API requests together (default: no bound)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object, for machines")
     parser.set_defaults(run=run)
 
@@ -55,7 +61,8 @@ def run(args: argparse.Namespace) -> int:
     if args.file.exists() and args.name in read_keys(args.file):
         raise UsageError(f"{args.file} has a key named {args.name} already; choose another name, or remove its line")
     text = new_key()
-    bound = "" if args.block_tokens_per_minute is None else f":{args.block_tokens_per_minute}"
+    bounds = [args.block_tokens_per_minute, args.requests_per_minute]
+    bound = "".join(f":{'' if each is None else each}" for each in bounds).rstrip(":")
     try:
         descriptor = os.open(args.file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         with os.fdopen(descriptor, "a+", encoding="utf-8") as file:

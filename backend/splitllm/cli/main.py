@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..errors import SplitLLMError
-from . import bench, chat, demo, export, key, plan, serve, verify
+from . import bench, chat, demo, export, key, plan, serve, sign, verify
 
 _EPILOG = """\
 Start here:
@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"splitllm {__version__}")
     top.add_argument("--verbose", action="store_true", help="log what happens, on stderr")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (demo, export, verify, serve, key, plan, chat, bench):
+    for module in (demo, export, verify, sign, serve, key, plan, chat, bench):
         module.add_parser(commands)
     return top
 

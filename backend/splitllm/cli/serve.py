@@ -94,6 +94,15 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="listen beyond this machine although anybody can then use the server",
     )
+    address.add_argument(
+        "--trusted-key",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="F",
+        help="serve the bundle only if the holder of this public key has signed it with `splitllm sign`; may be given "
+        "more than once",
+    )
     promise = parser.add_argument_group("Latency promised")
     promise.add_argument(
         "--sla-ttft-ms",
@@ -234,6 +243,7 @@ def serve_models(args: argparse.Namespace, models: Sequence[ModelSource], *, ope
         memory_bytes=args.memory,
         allowed_origins=tuple(args.allowed_origin),
         api_key_file=args.api_key_file,
+        trusted_keys=tuple(args.trusted_key),
         admin_port=args.admin_port,
         idle_timeout_s=args.idle_timeout_s,
         grace_s=args.grace_s,
@@ -258,6 +268,8 @@ def serve_models(args: argparse.Namespace, models: Sequence[ModelSource], *, ope
                 f"{bytes_text(budget.cost(0, spec.max_context))} for a session of the whole context",
                 flush=True,
             )
+            if model.bundle.signer is not None and config.trusted_keys:
+                print(f"{model.name} is signed with the trusted key {model.bundle.signer[:16]}…", flush=True)
             if choice.note:
                 print(f"Note: {choice.note}", flush=True)
         print(f"Keys and values of all sessions: at most {bytes_text(server.pool.limit_bytes)}.", flush=True)

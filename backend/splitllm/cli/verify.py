@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError, VerificationError
+from ..signature import read_trusted_key
 from .export import figures_text, import_exporter, progress_on_stderr
 
 
@@ -24,6 +25,14 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("bundle", type=Path, metavar="DIR", help="bundle folder, as made by `splitllm export`")
     parser.add_argument("--against", metavar="MODEL", help="the model it was made of: a folder, or a name on the Hub")
     parser.add_argument("--files-only", action="store_true", help="check files, hashes and graphs, and run nothing")
+    parser.add_argument(
+        "--trusted-key",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="F",
+        help="public key that must have signed the bundle (`splitllm sign`); of several, one of them",
+    )
     parser.add_argument(
         "--trust-remote-code", action="store_true", help="run Python code that comes with MODEL; only if you trust it"
     )
@@ -45,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
             args.bundle,
             args.against,
             files_only=args.files_only,
+            trusted=[read_trusted_key(path) for path in args.trusted_key],
             trust_remote_code=args.trust_remote_code,
             progress=progress,
         )
@@ -52,6 +62,9 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(report.as_json()))
     elif report.ok:
         print(f"{report.name}: {report.files} files whole, {report.graphs_loaded} graphs load")
+        if report.signer is not None:
+            checked = "trusted" if report.signature_trusted else "not checked; --trusted-key F does that"
+            print(f"  signed with the key {report.signer[:16]}… ({checked})")
         for variant, figures in report.variants.items():
             print(f"  {figures_text(variant, figures, report.reference)}")
         if report.splits_checked:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 
 from ..errors import UsageError
+from ..signature import TrustedKey
 from ..text import StreamDecoder, TextCodec, visible_length
 from ..types import ClientReport, FinishReason, SamplingParams
 from .download import BundleSource, Progress
@@ -83,6 +84,7 @@ class Conversation:
         progress: Progress | None = None,
         api_key: str | None = None,
         in_line: Callable[[int], None] | None = None,
+        trusted: Collection[TrustedKey] = (),
     ) -> Conversation:
         """Fetch what is needed, load and time the local blocks, and open a session.
 
@@ -96,6 +98,7 @@ class Conversation:
             first_prompt: what the plan is made for; may be empty.
             effort: largest share of the blocks to run here, 0 to 1; None leaves it to the planner.
             api_key: what the server asks for, if it does.
+            trusted: keys, one of which must have signed the bundle; none asks for no signature.
             progress: called with (bytes fetched, bytes to fetch).
             in_line: waits where the server is full, and is called with the place in its queue, 1 being next; None
                 rather has an error.
@@ -104,7 +107,7 @@ class Conversation:
             SplitLLMError: the server cannot be reached, refuses, or serves something damaged.
         """
         async with aiohttp.ClientSession(auto_decompress=False, headers=bearer(api_key)) as http:
-            source = BundleSource(server, cache, http, model)
+            source = BundleSource(server, cache, http, model, trusted)
             manifest = await source.fetch_manifest()
             spec = manifest.model
             if split is not None and split > spec.blocks:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -16,6 +16,7 @@ import aiohttp
 
 from ..bundle import MANIFEST_NAME, Bundle, Manifest, manifest_from_json
 from ..errors import BundleError, MachineError, SplitLLMError, UsageError
+from ..signature import SIGNATURE_LIMIT, SIGNATURE_NAME, TrustedKey, check_signature
 from .link import no_such_key
 
 _CHUNK: Final = 1 << 20
@@ -27,12 +28,23 @@ Progress = Callable[[int, int], None]
 class BundleSource:
     """A server's bundle, seen from a client. Files are kept in `cache`, by the bundle's identity."""
 
-    def __init__(self, server: str, cache: Path, http: aiohttp.ClientSession, model: str | None = None) -> None:
-        """`model`: the name that it is served under; None for the server's first."""
+    def __init__(
+        self,
+        server: str,
+        cache: Path,
+        http: aiohttp.ClientSession,
+        model: str | None = None,
+        trusted: Collection[TrustedKey] = (),
+    ) -> None:
+        """`model`: the name that it is served under; None for the server's first.
+
+        With `trusted` keys, one of them must have signed the bundle.
+        """
         self._base = f"{server}/bundle" if model is None else f"{server}/models/{quote(model, safe='')}"
         self._model = model
         self._cache = cache
         self._http = http
+        self._trusted = trusted
         self.identity = ""
         self.manifest: Manifest | None = None
 
@@ -42,9 +54,11 @@ class BundleSource:
         Raises:
             UsageError: `unknown_model`.
             MachineError: the server cannot be reached or serves no bundle.
-            BundleError: what it serves is no manifest.
+            BundleError: what it serves is no manifest, or not signed with a trusted key.
         """
         data = await self._get(MANIFEST_NAME, _MANIFEST_LIMIT)
+        if self._trusted:
+            check_signature(data, await self._signature(), self._trusted)
         try:
             self.manifest = manifest_from_json(json.loads(data))
         except (ValueError, RecursionError):
@@ -53,6 +67,14 @@ class BundleSource:
         self._folder.mkdir(parents=True, exist_ok=True)
         _write(self._folder / MANIFEST_NAME, data)
         return self.manifest
+
+    async def _signature(self) -> bytes | None:
+        try:
+            return await self._get(SIGNATURE_NAME, SIGNATURE_LIMIT)
+        except MachineError as error:
+            if error.code != "not_found":
+                raise
+            return None
 
     @property
     def _folder(self) -> Path:
@@ -118,7 +140,10 @@ class BundleSource:
                         code="unknown_model",
                     )
                 if response.status != 200:
-                    raise MachineError(f"the server answers {response.status} for {name}; is {self._base} right?")
+                    raise MachineError(
+                        f"the server answers {response.status} for {name}; is {self._base} right?",
+                        code="not_found" if response.status == 404 else None,
+                    )
                 data = bytearray()
                 async for piece in response.content.iter_chunked(_CHUNK):
                     data += piece

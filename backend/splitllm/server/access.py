@@ -11,9 +11,11 @@ import binascii
 import hashlib
 import hmac
 import json
+import math
 import re
 import secrets
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -31,18 +33,27 @@ SUBPROTOCOL: Final = "splitllm"
 _KEY_SUBPROTOCOL: Final = "splitllm.key."
 #: What a key may be called.
 NAME: Final = r"[A-Za-z0-9._-]{1,64}"
-_LINE: Final = re.compile(rf"({NAME}):([0-9a-f]{{64}})(?::([1-9][0-9]{{0,17}}))?")
+_BOUND: Final = "[1-9][0-9]{0,17}"
+_LINE: Final = re.compile(rf"({NAME}):([0-9a-f]{{64}})(?::({_BOUND}|(?=:))(?::({_BOUND}))?)?")
 
 
 class Key:
-    """One key, as far as the server knows it. `block_tokens_per_minute` bounds what it may cost; None is no bound."""
+    """One key, as far as the server knows it.
 
-    def __init__(self, name: str, digest: bytes, block_tokens_per_minute: int | None = None) -> None:
+    `block_tokens_per_minute` bounds what it may cost, `requests_per_minute` how often it may ask: turns of sessions and
+    requests over HTTP together. None is no bound.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        digest: bytes,
+        block_tokens_per_minute: int | None = None,
+        requests_per_minute: int | None = None,
+    ) -> None:
         self.name, self.digest = name, digest
-        self._allowance: Pace | None = None
-        if block_tokens_per_minute is not None:
-            per_s = block_tokens_per_minute / 60
-            self._allowance = Pace(time.monotonic(), burst=block_tokens_per_minute, per_s=per_s)
+        self._allowance = _per_minute(block_tokens_per_minute)
+        self._requests = _per_minute(requests_per_minute)
 
     def spend(self, block_tokens: int) -> None:
         """Count tokens times blocks that ran here. What a turn takes beyond the allowance, later ones wait for."""
@@ -51,19 +62,30 @@ class Key:
 
     def wait_s(self) -> float:
         """Seconds until the key may begin a turn."""
-        return 0.0 if self._allowance is None else self._allowance.delay(time.monotonic(), 0)
+        now = time.monotonic()
+        return max(
+            0.0 if self._allowance is None else self._allowance.delay(now, 0),
+            0.0 if self._requests is None else self._requests.wait(now),
+        )
 
-    def check(self) -> None:
-        """Refuse a turn for now if the allowance is used up.
+    def begin(self) -> None:
+        """Count a turn, or refuse it for now if the allowance is used up.
 
         Raises:
-            TurnError: `rate_limited`.
+            TurnError: `rate_limited`; it is not counted.
         """
         wait_s = self.wait_s()
         if wait_s > 0:
             raise TurnError(
-                f"Your API key's allowance is used up; ask again in {wait_s + 0.5:.0f} s.", code="rate_limited"
+                f"Your API key's allowance is used up; ask again in {math.ceil(wait_s)} s.", code="rate_limited"
             )
+        if self._requests is not None:
+            self._requests.delay(time.monotonic())
+
+
+def _per_minute(count: int | None) -> Pace | None:
+    """A bucket that holds one minute's worth."""
+    return None if count is None else Pace(time.monotonic(), burst=count, per_s=count / 60)
 
 
 KEY: Final = web.RequestKey("key", Key)
@@ -93,12 +115,12 @@ class Access:
         found = [key for key in self._keys if hmac.compare_digest(key.digest, digest)]
         return found[0] if found else None
 
-    def guard(self) -> Middleware:
-        """Middleware: refuses whoever gives no key, on every route but the open ones."""
+    def guard(self, is_open: Callable[[web.Request], bool]) -> Middleware:
+        """Middleware: refuses whoever gives no key, on every route but two and what `is_open` lets through."""
 
         @web.middleware
         async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-            if request.path in _OPEN:
+            if request.path in _OPEN or is_open(request):
                 return await handler(request)
             text = credentials(request)
             key = None if text is None else self.find(text)
@@ -119,7 +141,7 @@ class Access:
 
 
 def read_keys(path: Path) -> dict[str, Key]:
-    """Keys by name, from lines of `NAME:SHA256[:BLOCK_TOKENS_PER_MINUTE]`; # begins a comment.
+    """Keys by name, from lines of `NAME:SHA256[:[BLOCK_TOKENS_PER_MINUTE][:REQUESTS_PER_MINUTE]]`; # begins a comment.
 
     Raises:
         UsageError: the file cannot be read, or a line is none; the line is not quoted.
@@ -136,10 +158,11 @@ def read_keys(path: Path) -> dict[str, Key]:
         match = _LINE.fullmatch(text)
         if match is None or match[1] in keys:
             raise UsageError(
-                f"{path}, line {number}: not NAME:SHA256 or NAME:SHA256:BLOCK_TOKENS_PER_MINUTE with a new name; "
-                "make it with `splitllm key`"
+                f"{path}, line {number}: not NAME:SHA256, alone or with :BLOCK_TOKENS_PER_MINUTE:REQUESTS_PER_MINUTE, "
+                "with a new name; make it with `splitllm key`"
             )
-        keys[match[1]] = Key(match[1], bytes.fromhex(match[2]), int(match[3]) if match[3] else None)
+        bounds = [int(bound) if bound else None for bound in match.group(3, 4)]
+        keys[match[1]] = Key(match[1], bytes.fromhex(match[2]), *bounds)
     return keys
 
 

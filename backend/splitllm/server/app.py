@@ -24,7 +24,16 @@ from .model import LoadedModel, ServedModel, Shared
 from .openai_api import OpenAiApi, engine_stopped, shutting_down
 from .pace import Lane, Pace
 from .planning import kv_pool
-from .static import add_headers, bundle_handler, embedding, host_guard, models_handler, page_handler
+from .static import (
+    add_headers,
+    bundle_handler,
+    embedding,
+    host_guard,
+    models_handler,
+    open_code,
+    page_handler,
+    preflight,
+)
 from .summary import Snapshot
 
 log = logging.getLogger(__name__)
@@ -246,12 +255,13 @@ def make_admin_app(server: Server) -> web.Application:
 
 def _guarded(server: Server, host: str) -> web.Application:
     """An application to be listened to on `host`, with the guards of all, and what supervisors ask for."""
-    guards = [host_guard(host, server.config.allowed_origins)]
+    origins = server.config.allowed_origins
+    guards = [host_guard(host, origins)]
     if server.access is not None:
-        guards.append(server.access.guard())
+        guards += [preflight(origins), server.access.guard(open_code(origins))]
     app = web.Application(middlewares=guards, client_max_size=server.api.max_body_bytes)
     app.on_response_prepare.append(add_headers)
-    app.on_response_prepare.append(embedding(server.config.allowed_origins))
+    app.on_response_prepare.append(embedding(origins))
     app.router.add_get("/health", server.health)
     app.router.add_get("/ready", server.ready)
     return app

@@ -31,6 +31,7 @@ class ServerConfig:
     up_bytes_per_ms, down_bytes_per_ms: bandwidth assumed of a client's link until it is measured.
     admin_port: /metrics is served on this port of the loopback address alone; None serves it with the rest.
     api_key_file: hashes of the keys that let people in (access.py); None lets everybody in.
+    trusted_keys: files of public keys, one of which must have signed the bundle; none asks for no signature.
     device: `auto`, `cpu` or `cuda`; auto is CUDA where a card, its runtime and float16 blocks are there.
     variant: weights that the engine runs; None takes what each bundle's manifest says its server runs.
     profile_cache: folder that keeps the engine's measured times; None measures at every start.
@@ -45,6 +46,7 @@ class ServerConfig:
     memory_bytes: int | None = None
     allowed_origins: tuple[str, ...] = ()
     api_key_file: Path | None = None
+    trusted_keys: tuple[Path, ...] = ()
     admin_port: int | None = None
     idle_timeout_s: float = 600.0
     grace_s: float = 60.0

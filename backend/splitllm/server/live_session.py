@@ -70,7 +70,7 @@ class LiveSession:
         self.machine = ServerSession(
             services.greeting,
             price=lambda segments: services.admission.price(self.id, segments),
-            allow=None if owner is None else owner.check,
+            allow=None if owner is None else owner.begin,
         )
         self.account = services.telemetry.account(self.id, "websocket", owner)
         self._seen = Observation(

@@ -329,15 +329,15 @@ def _head(kind: str, model: ServedModel) -> dict[str, Any]:
 
 
 def _check_allowance(key: Key | None) -> None:
-    """Refuse a key that has used up what it may.
+    """Count a request of a key, or refuse it.
 
     Raises:
-        ApiError: 429, `rate_limited`.
+        ApiError: 429, `rate_limited`: it has used up what it may.
     """
     if key is None:
         return
     try:
-        key.check()
+        key.begin()
     except TurnError as error:
         raise ApiError(429, error.message, code=error.code, retry_after_s=math.ceil(key.wait_s())) from None
 

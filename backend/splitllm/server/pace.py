@@ -21,6 +21,11 @@ class Pace:
         self._seen = now
         return max(0.0, -self._left / self._per_s)
 
+    def wait(self, now: float) -> float:
+        """Seconds until one more would not have to wait; it is not counted."""
+        self.delay(now, 0)
+        return max(0.0, (1 - self._left) / self._per_s)
+
 
 class Lane:
     """All connections' text goes through one lane: the event loop reads one message, then sees to everything else."""

@@ -19,6 +19,7 @@ from ..engines.onnx import OnnxEngine, choose
 from ..engines.profiling import cached_profile, setting_of
 from ..errors import MachineError, UsageError
 from ..kv_budget import KvBudget
+from ..signature import TrustedKey, read_trusted_key
 from .app import ADMIN_HOST, Server, make_admin_app, make_app
 from .config import ModelSource, ServerConfig
 from .http_log import http_logger
@@ -75,20 +76,20 @@ def load(sources: Sequence[ModelSource], config: ServerConfig) -> Server:
     """Open and verify the bundles, and load their engines.
 
     Raises:
-        UsageError: two models have one name, or they do not fit the memory.
-        BundleError: a bundle is damaged or a part cannot be loaded.
+        UsageError: two models have one name, they do not fit the memory, or the file of a trusted key holds none.
+        BundleError: a bundle is damaged, a part cannot be loaded, or no trusted key has signed it.
         MachineError: the device cannot be used.
     """
-    bundles = _by_name(sources)
+    bundles = _by_name(sources, [read_trusted_key(path) for path in config.trusted_keys])
     needs = [_memory(name, bundle, config) for name, bundle in bundles.items()]
     config = replace(config, kv_memory_bytes=kv_memory(needs, config.memory_bytes, config.kv_memory_bytes))
     return Server([_load(name, bundle, config) for name, bundle in bundles.items()], config)
 
 
-def _by_name(sources: Sequence[ModelSource]) -> dict[str, Bundle]:
+def _by_name(sources: Sequence[ModelSource], trusted: Sequence[TrustedKey]) -> dict[str, Bundle]:
     bundles: dict[str, Bundle] = {}
     for source in sources:
-        bundle = Bundle.open(source.folder)
+        bundle = Bundle.open(source.folder, trusted=trusted)
         name = source.name or bundle.spec.name
         if name in bundles:
             raise UsageError(

@@ -13,6 +13,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from ..bundle import MANIFEST_NAME, Bundle
 from ..errors import BundleError
+from ..signature import SIGNATURE_NAME
 
 _TYPES: Final = {
     ".html": "text/html; charset=utf-8",
@@ -47,8 +48,12 @@ _HEADERS: Final = {
 _COMPRESSED: Final = (".gz", ".br")
 #: These carry their content's hash or version in the path, so they never change.
 _IMMUTABLE_PREFIXES: Final = ("/assets/", "/ort/")
+#: What models are made of.
+_BUNDLE_PREFIXES: Final = ("/bundle/", "/models/")
+#: The engine's code, the same on every server.
+_CODE_PREFIXES: Final = ("/engine/", "/assets/", "/ort/")
 #: What an engine is made of that a page of another origin embeds.
-_EMBEDDED_PREFIXES: Final = ("/engine/", "/assets/", "/ort/", "/bundle/", "/models/")
+_EMBEDDED_PREFIXES: Final = (*_CODE_PREFIXES, *_BUNDLE_PREFIXES)
 
 
 def is_loopback(host: str) -> bool:
@@ -124,8 +129,45 @@ def embedding(
     return allow
 
 
+def preflight(allowed_origins: tuple[str, ...]) -> Middleware:
+    """Middleware: lets pages of allowed origins show an API key for the bundle's files (CORS).
+
+    A browser asks before it sends that header, and asks without a key, so this comes before who wants one.
+    """
+
+    @web.middleware
+    async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+        asks = request.method == "OPTIONS" and request.path.startswith(_BUNDLE_PREFIXES)
+        if not asks or request.headers.get("Origin") not in allowed_origins:
+            return await handler(request)
+        return web.Response(
+            status=204,
+            headers={
+                "Access-Control-Allow-Methods": "GET",
+                "Access-Control-Allow-Headers": "Authorization, Range",
+                "Access-Control-Max-Age": "7200",
+            },
+        )
+
+    return answer
+
+
+def open_code(allowed_origins: tuple[str, ...]) -> Callable[[web.Request], bool]:
+    """Whether a request is for the engine's code, by a page of an allowed origin: an `import` cannot show a key."""
+
+    def is_open(request: web.Request) -> bool:
+        return (
+            request.method in ("GET", "HEAD")
+            and request.headers.get("Origin") in allowed_origins
+            and request.path.startswith(_CODE_PREFIXES)
+            and ".." not in request.path
+        )
+
+    return is_open
+
+
 def bundle_handler(bundle: Bundle) -> Handler:
-    """`GET /bundle/{name}`: the manifest, and the files it lists; nothing else of the folder.
+    """`GET /bundle/{name}`: the manifest, its signature, and the files it lists; nothing else of the folder.
 
     Raises:
         BundleError: a compressed copy lies beside a file; it would be sent in the file's place, and is not verified.
@@ -143,6 +185,8 @@ def bundle_handler(bundle: Bundle) -> Handler:
             if request.headers.get("If-None-Match") == etag:
                 return web.Response(status=304, headers={"ETag": etag})
             return web.Response(body=bundle.manifest_bytes, content_type="application/json", headers={"ETag": etag})
+        if name == SIGNATURE_NAME and bundle.signature is not None:
+            return web.Response(body=bundle.signature, content_type="application/json")
         if name not in bundle.manifest.files:
             raise web.HTTPNotFound(text="The bundle has no such file.\n")
         return _file(bundle.folder / name)

@@ -4,9 +4,18 @@ import type { Bytes } from './store';
 
 export type Received = (bytes: number) => void;
 
+/** The server that has the bundle. */
+export interface Source {
+  /** Its origin. */
+  readonly server: string;
+  /** What it wants to be shown, if it wants any. */
+  readonly apiKey?: string | undefined;
+}
+
 /** A part of a file, or all of it. */
 export interface Piece {
-  readonly url: string;
+  readonly source: Source;
+  readonly name: string;
   readonly start: number;
   readonly size: number;
   /** Whether it is the whole file, so that nothing but its beginning needs a Range request. */
@@ -18,24 +27,24 @@ export interface Piece {
  * memory. `arrived` is called with each part. Throws the reason of `signal` when that ends it.
  */
 export async function fetchInto(piece: Piece, into: Bytes, filled: number, arrived: (part: Uint8Array) => Promise<void>, signal?: AbortSignal): Promise<void> {
-  const { url, start, size, whole } = piece;
+  const { source, name, start, size, whole } = piece;
   if (filled === size) return;
   const ranged = !whole || filled > 0;
-  const response = await request(url, ranged ? { range: `bytes=${start + filled}-${start + size - 1}` } : {}, signal);
+  const response = await request(source, name, ranged ? { range: `bytes=${start + filled}-${start + size - 1}` } : {}, signal);
   if (ranged && response.status !== 206) {
     await response.body?.cancel(); // which may be all of a large file
-    throw new BundleError('bundle_range', `The server does not serve parts of ${nameIn(url)}; its operator must serve the bundle with Range requests.`);
+    throw new BundleError('bundle_range', `The server does not serve parts of ${name}; its operator must serve the bundle with Range requests.`);
   }
   const reader = response.body?.getReader();
   for (let end = filled; ; ) {
-    const part = await readPart(reader, url, signal);
+    const part = await readPart(reader, name, signal);
     if (part === null) {
-      if (end !== size) throw wrongSize(url, size);
+      if (end !== size) throw wrongSize(name, size);
       return;
     }
     if (end + part.length > size) {
       await reader?.cancel();
-      throw wrongSize(url, size);
+      throw wrongSize(name, size);
     }
     into.set(part, end);
     end += part.length;
@@ -44,37 +53,47 @@ export async function fetchInto(piece: Piece, into: Bytes, filled: number, arriv
 }
 
 /** A small file whose size is not known beforehand, of at most `limit` bytes. */
-export async function fetchSmall(url: string, limit: number): Promise<Bytes> {
-  const bytes = new Uint8Array(await (await request(url, {})).arrayBuffer());
-  if (bytes.length > limit) throw new BundleError('bundle_size', `${nameIn(url)} has ${bytes.length} bytes where ${limit} are the limit; the server's bundle is damaged.`);
-  return bytes;
+export async function fetchSmall(source: Source, name: string, limit: number): Promise<Bytes> {
+  const reader = (await request(source, name, {})).body?.getReader();
+  const parts: BlobPart[] = [];
+  let length = 0;
+  for (;;) {
+    const part = await readPart(reader, name);
+    if (part === null) return new Uint8Array(await new Blob(parts).arrayBuffer());
+    length += part.length;
+    if (length > limit) {
+      await reader?.cancel();
+      throw new BundleError('bundle_size', `${name} has more than the ${limit} bytes that it may have; the server's bundle is damaged.`);
+    }
+    parts.push(Uint8Array.from(part));
+  }
 }
 
-async function request(url: string, headers: Record<string, string>, signal?: AbortSignal): Promise<Response> {
+async function request({ server, apiKey }: Source, name: string, headers: Record<string, string>, signal?: AbortSignal): Promise<Response> {
   let response: Response;
   try {
-    response = await fetch(url, { headers, signal: signal ?? null });
+    const all = apiKey === undefined ? headers : { ...headers, authorization: `Bearer ${apiKey}` };
+    response = await fetch(`${server}/bundle/${name}`, { headers: all, signal: signal ?? null });
   } catch {
     signal?.throwIfAborted();
-    throw new BundleError('bundle_unreachable', `${nameIn(url)} could not be downloaded; check the connection and reconnect.`);
+    throw new BundleError('bundle_unreachable', `${name} could not be downloaded; check the connection and reconnect.`);
   }
   if (response.ok) return response;
   await response.body?.cancel();
+  if (response.status === 401) throw new BundleError('api_key', 'The server wants an API key that it knows; ask its operator for one.');
   // What stands before a server that starts again says so for some seconds.
   const code = response.status >= 500 ? 'bundle_unreachable' : 'bundle_missing';
-  throw new BundleError(code, `The server answered ${response.status} for ${nameIn(url)}; reload the page, or tell the server's operator.`);
+  throw new BundleError(code, `The server answered ${response.status} for ${name}; reload the page, or tell the server's operator.`);
 }
 
-async function readPart(reader: ReadableStreamDefaultReader<Uint8Array> | undefined, url: string, signal?: AbortSignal): Promise<Uint8Array | null> {
+async function readPart(reader: ReadableStreamDefaultReader<Uint8Array> | undefined, name: string, signal?: AbortSignal): Promise<Uint8Array | null> {
   try {
     return (await reader?.read())?.value ?? null;
   } catch {
     signal?.throwIfAborted();
-    throw new BundleError('bundle_unreachable', `The download of ${nameIn(url)} broke off; check the connection and reconnect.`);
+    throw new BundleError('bundle_unreachable', `The download of ${name} broke off; check the connection and reconnect.`);
   }
 }
 
-const wrongSize = (url: string, size: number): BundleError =>
-  new BundleError('bundle_size', `${nameIn(url)} does not have the ${size} bytes that the manifest promises; the server's bundle is damaged.`);
-
-const nameIn = (url: string): string => url.slice(url.lastIndexOf('/') + 1);
+const wrongSize = (name: string, size: number): BundleError =>
+  new BundleError('bundle_size', `${name} does not have the ${size} bytes that the manifest promises; the server's bundle is damaged.`);

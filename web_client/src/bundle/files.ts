@@ -2,7 +2,7 @@
 import { BundleError } from '../protocol/errors';
 import { sha256 } from './digest';
 import { fetchInto } from './fetching';
-import type { Piece, Received } from './fetching';
+import type { Piece, Received, Source } from './fetching';
 import type { KeptFiles } from './kept';
 import { alone } from './locks';
 import type { Manifest } from './manifest.generated';
@@ -12,7 +12,7 @@ type FileEntry = Manifest['files'][string];
 
 export class BundleFiles {
   constructor(
-    private readonly server: string,
+    private readonly source: Source,
     private readonly files: Manifest['files'],
     private readonly kept: KeptFiles,
   ) {
@@ -33,19 +33,19 @@ export class BundleFiles {
    */
   async read(name: string, received?: Received, signal?: AbortSignal): Promise<Bytes> {
     const { size, sha256: hash } = this.entry(name);
-    return this.obtain({ url: this.url(name), start: 0, size, whole: true }, hash, received, signal);
+    return this.obtain({ source: this.source, name, start: 0, size, whole: true }, hash, received, signal);
   }
 
   /** `size` bytes of a file from `start` on, which must have the hash given. */
   async readRange(name: string, start: number, size: number, hash: string, signal?: AbortSignal): Promise<Bytes> {
-    return this.obtain({ url: this.url(name), start, size, whole: false }, hash, undefined, signal);
+    return this.obtain({ source: this.source, name, start, size, whole: false }, hash, undefined, signal);
   }
 
   /** Without a check, for where the browser offers no hash and no weights are loaded. */
   async readUnverified(name: string): Promise<Bytes> {
     const { size } = this.entry(name);
     const bytes = new Uint8Array(size);
-    await fetchInto({ url: this.url(name), start: 0, size, whole: true }, bytes, 0, () => Promise.resolve());
+    await fetchInto({ source: this.source, name, start: 0, size, whole: true }, bytes, 0, () => Promise.resolve());
     return bytes;
   }
 
@@ -104,16 +104,12 @@ export class BundleFiles {
       received(-piece.size);
       return this.download(piece, hash, received, signal);
     }
-    throw new BundleError('bundle_damaged', `${piece.url.slice(piece.url.lastIndexOf('/') + 1)} is not the file that the manifest names; nothing of it was used. Reload the page, or tell the server's operator.`);
+    throw new BundleError('bundle_damaged', `${piece.name} is not the file that the manifest names; nothing of it was used. Reload the page, or tell the server's operator.`);
   }
 
   /** What lies in the store is checked as if it came from the network: a disk forgets, and other pages of this origin write too. */
   private async verifiedFromStore(hash: string): Promise<Bytes | null> {
     const bytes = await this.kept.get(hash);
     return bytes !== null && (await sha256(bytes)) === hash ? bytes : null;
-  }
-
-  private url(name: string): string {
-    return `${this.server}/bundle/${name}`;
   }
 }

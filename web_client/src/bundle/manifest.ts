@@ -6,7 +6,10 @@ import { BundleError } from '../protocol/errors';
 import { parseStrictJson } from '../protocol/json';
 import { canVerify, sha256 } from './digest';
 import { fetchSmall } from './fetching';
+import type { Source } from './fetching';
 import type { Manifest } from './manifest.generated';
+import { SIGNATURE_LIMIT, SIGNATURE_NAME, checkSignature } from './signature';
+import type { Bytes } from './store';
 
 export type { Manifest } from './manifest.generated';
 
@@ -19,9 +22,20 @@ export interface IdentifiedManifest {
   readonly identity: string | null;
 }
 
-export async function fetchManifest(server: string): Promise<IdentifiedManifest> {
-  const bytes = await fetchSmall(`${server}/bundle/manifest.json`, MANIFEST_LIMIT_BYTES);
+/** With `trusted` keys, one of them must have signed it; that is looked at before anything in it is. */
+export async function fetchManifest(source: Source, trusted: readonly string[]): Promise<IdentifiedManifest> {
+  const bytes = await fetchSmall(source, 'manifest.json', MANIFEST_LIMIT_BYTES);
+  if (trusted.length > 0) await checkSignature(bytes, await fetchSignature(source), trusted);
   return { manifest: readManifest(bytes), identity: canVerify() ? await sha256(bytes) : null };
+}
+
+async function fetchSignature(source: Source): Promise<Bytes | null> {
+  try {
+    return await fetchSmall(source, SIGNATURE_NAME, SIGNATURE_LIMIT);
+  } catch (error) {
+    if (error instanceof BundleError && error.code === 'bundle_missing') return null;
+    throw error;
+  }
 }
 
 /** Throws `bundle_manifest` when the bytes are no manifest of a format that is known here. */

@@ -171,7 +171,7 @@ export class Engine {
       this.tell.log.add('disconnected');
       this.setPhase('disconnected');
     };
-    const link = await ServerLink.connect(this.options.server, AGENT, model.identity, onClose, undefined, former?.lost() === true ? former : undefined);
+    const link = await ServerLink.connect(this.options, AGENT, model.identity, onClose, undefined, former?.lost() === true ? former : undefined);
     this.tell.log.add(`connected to ${link.welcome.agent}, ${link.welcome.model}, ${link.welcome.blocks} blocks`);
     link.onPlace = (place) => {
       this.tell.emit({ type: 'queued', place });
@@ -181,7 +181,7 @@ export class Engine {
   }
 
   private async loadModel(): Promise<Ladder> {
-    const model = await loadModel(this.options.server, await this.storage.kept);
+    const model = await loadModel(this.options, [this.options.trustedKey ?? []].flat(), await this.storage.kept);
     const { name, blocks } = model.manifest.model;
     this.tell.log.add(`bundle ${name}, ${blocks} blocks, ${model.identity?.slice(0, 12) ?? 'not identified'}`);
     return new Ladder(model, this.options, this.ladderHost, this.growth, this.storage.download);

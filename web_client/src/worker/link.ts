@@ -1,4 +1,5 @@
 /** One connection to the server and the session on it: carries out what the session's state machine says. */
+import type { Source } from '../bundle/fetching';
 import { ConnectionError, SessionError, SplitLLMError } from '../protocol/errors';
 import { decodeFrame, encodeFrame } from '../protocol/frame';
 import type { Frame } from '../protocol/frame';
@@ -68,8 +69,10 @@ export class ServerLink implements TurnLink {
   }
 
   /** Connect and say hello. `onClose` is called when the connection ends, whoever ended it. */
-  static async connect(server: string, agent: string, bundle: string | null, onClose: () => void, every = everySecond, session = new ClientSession()): Promise<ServerLink> {
-    const socket = new WebSocket(`${server.replace(/^http/, 'ws')}/v1/session`);
+  static async connect({ server, apiKey }: Source, agent: string, bundle: string | null, onClose: () => void, every = everySecond, session = new ClientSession()): Promise<ServerLink> {
+    // A browser's WebSocket takes no header but this one; an address is written into logs.
+    const protocols = apiKey === undefined ? [] : ['splitllm', `splitllm.key.${apiKey}`];
+    const socket = new WebSocket(`${server.replace(/^http/, 'ws')}/v1/session`, protocols);
     socket.binaryType = 'arraybuffer';
     await opened(socket);
     const link = new ServerLink(socket, onClose, every, session);

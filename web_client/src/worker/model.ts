@@ -1,5 +1,6 @@
 /** What the bundle says about the model: its manifest, its text and its files. */
 import { canVerify } from '../bundle/digest';
+import type { Source } from '../bundle/fetching';
 import { BundleFiles } from '../bundle/files';
 import type { KeptFiles } from '../bundle/kept';
 import { fetchManifest } from '../bundle/manifest';
@@ -14,9 +15,9 @@ export interface Model {
   readonly codec: TextCodec;
 }
 
-export async function loadModel(server: string, kept: KeptFiles): Promise<Model> {
-  const { manifest, identity } = await fetchManifest(server);
-  const files = new BundleFiles(server, manifest.files, kept);
+export async function loadModel(source: Source, trusted: readonly string[], kept: KeptFiles): Promise<Model> {
+  const { manifest, identity } = await fetchManifest(source, trusted);
+  const files = new BundleFiles(source, manifest.files, kept);
   const { file, chat_template: template, bos_token, eos_token } = manifest.tokenizer;
   const tokenizer = new TextDecoder().decode(await (canVerify() ? files.read(file) : files.readUnverified(file)));
   return { manifest, identity, files, codec: new TextCodec(tokenizer, template, { bos_token, eos_token }) };

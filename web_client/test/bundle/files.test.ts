@@ -32,7 +32,7 @@ const entries = (files: Record<string, Uint8Array>): Manifest['files'] =>
 
 /** Files of a bundle that lists these, in a browser as the test has made it. */
 async function filesOf(listed: Record<string, Uint8Array>, onFull = (): void => undefined): Promise<BundleFiles> {
-  return new BundleFiles('http://server', entries(listed), await KeptFiles.open(true, onFull));
+  return new BundleFiles({ server: 'http://server' }, entries(listed), await KeptFiles.open(true, onFull));
 }
 
 /** A server whose connection breaks off after so many bytes. */
@@ -116,7 +116,7 @@ describe.each([
     const disk = stub();
     serve(right);
     const kept = await KeptFiles.open(true, () => undefined);
-    const files = new BundleFiles('http://server', entries(right), kept);
+    const files = new BundleFiles({ server: 'http://server' }, entries(right), kept);
     const reading = files.read('a', () => void kept.setKeep(false));
     await expect(reading).resolves.toEqual(right.a);
     await vi.waitFor(() => {
@@ -173,8 +173,8 @@ describe.each([
     const disk = stub();
     serve({ ...right, f: Uint8Array.of(4, 4) });
     const kept = await KeptFiles.open(true, () => undefined);
-    await new BundleFiles('http://server', entries({ f: Uint8Array.of(4, 4) }), kept).read('f');
-    const files = new BundleFiles('http://server', entries({ ...right, b: Uint8Array.of(7) }), kept);
+    await new BundleFiles({ server: 'http://server' }, entries({ f: Uint8Array.of(4, 4) }), kept).read('f');
+    const files = new BundleFiles({ server: 'http://server' }, entries({ ...right, b: Uint8Array.of(7) }), kept);
     await files.read('a');
     await expect(kept.sizes()).resolves.toEqual({ bytes: 3, otherBytes: 2, partialBytes: 0 });
     await expect(files.missingBytes(['a', 'b'])).resolves.toBe(1);
@@ -254,7 +254,7 @@ test('chunks of the embedding are kept as well, and belong to the bundle', async
   await (await EmbeddingTable.open(await filesOf(right), manifest)).prefetch(new AbortController().signal);
   const asked = serve({});
   const kept = await KeptFiles.open(true, () => undefined);
-  const embedding = await EmbeddingTable.open(new BundleFiles('http://server', entries(right), kept), manifest);
+  const embedding = await EmbeddingTable.open(new BundleFiles({ server: 'http://server' }, entries(right), kept), manifest);
   await expect(embedding.rows([0, 1])).resolves.toEqual(Float32Array.of(1, 2));
   expect(asked).toEqual([]);
   await expect(kept.sizes()).resolves.toMatchObject({ bytes: 64 + 8, otherBytes: 0 });
@@ -266,7 +266,7 @@ test('storage that fails in any way stops nothing', async () => {
   const gone = (): Promise<never> => Promise.reject(new DOMException('Gone.', 'InvalidStateError'));
   vi.stubGlobal('caches', { open: () => Promise.resolve({ match: gone, put: gone, keys: gone, delete: gone }) });
   const kept = await KeptFiles.open(true, () => undefined);
-  await expect(new BundleFiles('http://server', entries(right), kept).read('a')).resolves.toEqual(right.a);
+  await expect(new BundleFiles({ server: 'http://server' }, entries(right), kept).read('a')).resolves.toEqual(right.a);
   await expect(kept.sizes()).resolves.toEqual({ bytes: 0, otherBytes: 0, partialBytes: 0 });
   await kept.clear();
 });
@@ -298,4 +298,19 @@ test('what is no manifest is refused with the reason', () => {
   expect(() => readManifest(Uint8Array.of(0xff))).toThrow(damaged('bundle_manifest'));
   expect(() => readManifest(bytes({ format: 'splitllm-bundle', format_version: 2 }))).toThrow(/format version is not 1/);
   expect(() => readManifest(bytes({ format: 'splitllm-bundle', format_version: 1 }))).toThrow(damaged('bundle_manifest'));
+});
+
+test('a key goes along in a header, with parts of files too, and what the server says without one is told', async () => {
+  const asked: unknown[] = [];
+  vi.stubGlobal('fetch', (url: string, { headers }: { headers: unknown }) => {
+    asked.push([url, headers]);
+    return Promise.resolve(new Response(null, { status: 401 }));
+  });
+  const files = new BundleFiles({ server: 'http://server', apiKey: 'secret' }, { a: { size: 4, sha256: 'b'.repeat(64) } }, await KeptFiles.open(false, () => undefined));
+  await expect(files.read('a')).rejects.toEqual(damaged('api_key'));
+  await expect(files.readRange('a', 2, 2, 'c'.repeat(64))).rejects.toEqual(damaged('api_key'));
+  expect(asked).toEqual([
+    ['http://server/bundle/a', { authorization: 'Bearer secret' }],
+    ['http://server/bundle/a', { authorization: 'Bearer secret', range: 'bytes=2-3' }],
+  ]);
 });

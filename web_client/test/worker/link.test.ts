@@ -24,7 +24,10 @@ class FakeSocket extends EventTarget {
   closed = false;
   readonly sent: string[] = [];
 
-  constructor() {
+  constructor(
+    readonly url: string,
+    readonly protocols: readonly string[],
+  ) {
     super();
     FakeSocket.last = this;
     queueMicrotask(() => this.dispatchEvent(new Event('open')));
@@ -67,7 +70,7 @@ async function connecting(): Promise<{ link: Promise<ServerLink>; seconds: Secon
   vi.stubGlobal('WebSocket', FakeSocket);
   const seconds = new Seconds();
   const onClose = vi.fn();
-  const link = ServerLink.connect('http://test', 'test', null, onClose, seconds.every);
+  const link = ServerLink.connect({ server: 'http://test' }, 'test', null, onClose, seconds.every);
   link.catch(() => undefined);
   await settle();
   return { link, seconds, socket: FakeSocket.last, closed: () => onClose.mock.calls.length };
@@ -183,7 +186,7 @@ test('a turn goes on over a new connection: first what was missed, then what com
   await expect(turn).rejects.toThrow('connection to the server was lost');
   expect(link.session.lost()).toBe(true);
 
-  const connected = ServerLink.connect('http://test', 'test', null, () => undefined, () => () => undefined, link.session);
+  const connected = ServerLink.connect({ server: 'http://test' }, 'test', null, () => undefined, () => () => undefined, link.session);
   await settle();
   const second = FakeSocket.last;
   second.hear(WELCOME);
@@ -196,4 +199,15 @@ test('a turn goes on over a new connection: first what was missed, then what com
   expect(second.sent).toEqual(['hello', 'open', 'frame']);
   expect(await go(next, null)).toMatchObject({ finish_reason: 'stop' });
   expect(ids).toEqual([7, 8]);
+});
+
+test('a key is offered as a subprotocol, and stands in no address', async () => {
+  vi.stubGlobal('WebSocket', FakeSocket);
+  for (const [apiKey, protocols] of [['secret', ['splitllm', 'splitllm.key.secret']], [undefined, []]] as const) {
+    const connecting = ServerLink.connect({ server: 'https://test', apiKey }, 'test', null, () => undefined, () => () => undefined);
+    expect(FakeSocket.last.url).toBe('wss://test/v1/session');
+    expect(FakeSocket.last.protocols).toEqual(protocols);
+    FakeSocket.last.dispatchEvent(new Event('close'));
+    await expect(connecting).rejects.toMatchObject({ code: 'unreachable' });
+  }
 });
