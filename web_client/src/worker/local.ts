@@ -10,6 +10,8 @@ import type { Hidden } from '../session/hidden';
 import { Blocks } from './blocks';
 import { openGpu } from './gpu';
 import type { Gpu } from './gpu';
+import { withInitializers } from './initializers';
+import type { Initializer } from './initializers';
 import { measureBlocks, ObservedDecode, PREFILL_ROWS } from './measure';
 import type { BlockTimes } from './measure';
 import { memoryBytes } from './memory';
@@ -25,10 +27,13 @@ export interface BlockFiles {
 }
 
 const MOST_WASM_THREADS = 4;
+/** Rotary tables of a very long context, once for each block, would fill the memory of wasm: up to so many bytes a block. */
+const MOST_OWN_BYTES = 4 * 2 ** 20;
 
 export class LocalModel {
   /** Rotary tables and the like, by file and offset: uploaded once, shared by all blocks. */
   private readonly constants = new Map<string, Tensor>();
+  private readonly constantFiles = new Map<string, Uint8Array<ArrayBuffer>>();
   private times: BlockTimes | null = null;
   private observed: ObservedDecode | null = null;
 
@@ -89,12 +94,17 @@ export class LocalModel {
   async fetchNext(received: Received, signal: AbortSignal): Promise<BlockFiles> {
     const parts = blockParts(this.model.manifest, this.blocks.ready, this.variant);
     const { files } = this.model;
-    const weights = parts.weights === null ? null : { path: parts.weights, data: await files.read(parts.weights, received, signal) };
-    return { parts, graph: { graph: await files.read(parts.graph, received, signal), weights } };
+    const weights = parts.weights === null ? [] : [{ path: parts.weights, data: await files.read(parts.weights, received, signal) }];
+    return { parts, graph: { graph: await files.read(parts.graph, received, signal), files: weights } };
   }
 
   async compileNext({ parts, graph }: BlockFiles): Promise<void> {
     const feeds: Record<string, Tensor> = {};
+    const bytes = [...parts.constants.values()].reduce((sum, place) => sum + bytesOf(place, parts.activations), 0);
+    if (this.gpu === null && bytes <= MOST_OWN_BYTES) {
+      await this.blocks.add(await this.withConstants(parts, graph), feeds);
+      return;
+    }
     for (const [input, place] of parts.constants) feeds[input] = await this.constant(place, parts.activations);
     await this.blocks.add(graph, feeds);
   }
@@ -132,23 +142,44 @@ export class LocalModel {
     this.gpu?.device.destroy();
   }
 
+  /** On the processor what is fed is copied with every run, so each block has its own instead. */
+  private async withConstants({ constants, activations }: BlockParts, { graph, files }: Graph): Promise<Graph> {
+    const initializers: Initializer[] = [];
+    const data = new Map(files.map((file) => [file.path, file.data]));
+    for (const [input, place] of constants) {
+      data.set(place.file, await this.constantFile(place, activations));
+      initializers.push({ input, type: activations, dims: place.shape, file: place.file, offset: place.offset, bytes: bytesOf(place, activations) });
+    }
+    return { graph: withInitializers(graph, initializers), files: [...data].map(([path, bytes]) => ({ path, data: bytes })) };
+  }
+
   private async constant(place: TensorPlace, type: Activations): Promise<Tensor> {
     const key = `${place.file}@${place.offset}:${type}`;
     let tensor = this.constants.get(key);
     if (tensor === undefined) {
-      const { buffer, byteLength } = await this.model.files.read(place.file);
-      const elements = place.shape.reduce((product, dim) => product * dim, 1);
-      const bytes = elements * (type === 'float32' ? 4 : 2);
-      if (place.offset % 4 !== 0 || place.offset + bytes > byteLength) {
-        throw new BundleError('bundle_damaged', `${place.file} is too short for what the manifest says it holds; the operator must export the bundle again.`);
-      }
+      const { buffer } = await this.constantFile(place, type);
+      const elements = elementsOf(place);
       const values = type === 'float32' ? new Float32Array(buffer, place.offset, elements) : new Uint16Array(buffer, place.offset, elements);
       tensor = this.blocks.runtime.resident(type, values, place.shape);
       this.constants.set(key, tensor);
     }
     return tensor;
   }
+
+  /** The file that a constant lies in, which is long enough for it. */
+  private async constantFile(place: TensorPlace, type: Activations): Promise<Uint8Array<ArrayBuffer>> {
+    const file = this.constantFiles.get(place.file) ?? (await this.model.files.read(place.file));
+    this.constantFiles.set(place.file, file);
+    if (place.offset % 4 !== 0 || place.offset + bytesOf(place, type) > file.byteLength) {
+      throw new BundleError('bundle_damaged', `${place.file} is too short for what the manifest says it holds; the operator must export the bundle again.`);
+    }
+    return file;
+  }
 }
+
+const elementsOf = ({ shape }: TensorPlace): number => shape.reduce((product, dim) => product * dim, 1);
+
+const bytesOf = (place: TensorPlace, type: Activations): number => elementsOf(place) * (type === 'float32' ? 4 : 2);
 
 /** Threads need shared memory, which a browser gives only to pages that are isolated from other origins. */
 function wasmThreads(backend: 'webgpu' | 'wasm'): number {

@@ -12,7 +12,8 @@ export type FloatType = 'float32' | 'float16';
 
 export interface Graph {
   readonly graph: Uint8Array;
-  readonly weights: { readonly path: string; readonly data: Uint8Array } | null;
+  /** What the graph's tensors lie in. */
+  readonly files: readonly { readonly path: string; readonly data: Uint8Array }[];
 }
 
 // Beside this script, which may run in a page of another origin.
@@ -59,13 +60,13 @@ export class Runtime {
   }
 
   /** Every output stays on the device; `download` brings one to the processor. Throws `block_unusable`. */
-  async compile({ graph, weights }: Graph): Promise<Session> {
+  async compile({ graph, files }: Graph): Promise<Session> {
     const options: ort.InferenceSession.SessionOptions = {
       executionProviders: [this.gpu === null ? 'wasm' : { name: 'webgpu', device: this.gpu.device }],
       preferredOutputLocation: this.gpu === null ? 'cpu' : 'gpu-buffer',
       // An operator that WebGPU lacks would else run on the processor, block after block, without a word.
       extra: this.gpu === null ? {} : { session: { disable_cpu_ep_fallback: '1' } },
-      externalData: weights === null ? [] : [{ path: weights.path, data: weights.data }],
+      externalData: files,
       logSeverityLevel: 3,
     };
     return this.alone('block_unusable', 'A block could not be loaded', () => ort.InferenceSession.create(graph, options));

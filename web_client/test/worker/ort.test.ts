@@ -15,10 +15,10 @@ vi.mock('onnxruntime-web/webgpu', () => ({
 let told: (event: { error: unknown }) => void = () => undefined;
 
 /** A device whose copies give `bytes`, or that is gone. */
-function gpuOf(bytes: Uint8Array | null): Gpu {
+function gpuOf(bytes: Uint8Array | null, lost = new Promise<void>(() => undefined)): Gpu {
   const copy = { mapAsync: () => (bytes === null ? Promise.reject(new Error('gone')) : Promise.resolve()), getMappedRange: () => bytes?.buffer, destroy: () => undefined };
   const device = {
-    lost: new Promise(() => undefined),
+    lost,
     addEventListener: (_type: string, listener: typeof told) => (told = listener),
     createBuffer: () => copy,
     createCommandEncoder: () => ({ copyBufferToBuffer: () => undefined, finish: () => undefined }),
@@ -40,7 +40,7 @@ beforeEach(() => {
 });
 
 test('a block on WebGPU may not fall back to the processor; one on the processor may be there', async () => {
-  const graph = { graph: new Uint8Array(0), weights: null };
+  const graph = { graph: new Uint8Array(0), files: [] };
   await (await runtimeOn(gpuOf(null))).compile(graph);
   await (await runtimeOn(null)).compile(graph);
   expect(created.map((options) => options.extra)).toEqual([{ session: { disable_cpu_ep_fallback: '1' } }, {}]);
@@ -54,7 +54,7 @@ test.each([
   vi.stubGlobal('GPUOutOfMemoryError', MemoryError);
   const runtime = await runtimeOn(gpuOf(null));
   told({ error: memory ? new MemoryError() : new Error('limits') });
-  await expect(runtime.compile({ graph: new Uint8Array(0), weights: null })).rejects.toMatchObject({ name: 'RuntimeError', code });
+  await expect(runtime.compile({ graph: new Uint8Array(0), files: [] })).rejects.toMatchObject({ name: 'RuntimeError', code });
 });
 
 test.each([
@@ -87,9 +87,8 @@ test('no result of a call outlives its user', async () => {
 
 test('a call of a device that goes away ends, also where ONNX Runtime never finishes it', async () => {
   let lose: () => void = () => undefined;
-  const { device, ...gpu } = gpuOf(null);
   const lost = new Promise<void>((resolve) => (lose = resolve));
-  const runtime = await runtimeOn({ ...gpu, device: { ...device, lost } as unknown as GPUDevice });
+  const runtime = await runtimeOn(gpuOf(null, lost));
   const hangs = { run: () => new Promise(() => undefined) } as unknown as Session;
   const under = runtime.run(hangs, {}, {});
   const after = runtime.run(hangs, {}, {});
