@@ -70,17 +70,18 @@ def taken_out(tree: Path, mutation: Mutation) -> Iterator[None]:
 def fails(tree: Path, tests: Sequence[str], *, page_changed: bool) -> str | None:
     """The first of the tests that fails in the tree, or None."""
     env = {**os.environ, "PYTHONPATH": f"{tree}/backend:{tree}/export", "SPLITLLM_NO_SHRINK": "1"}
-    python = [name for name in tests if ".py" in name]
+    python = [name.split("::") for name in tests if ".py::" in name]
     web = [name for name in tests if ".ts::" in name]
-    if page_changed and any("/e2e/" in name for name in python):
+    if page_changed and any("/e2e/" in file for file, _ in python):
         subprocess.run(["npm", "run", "--silent", "build"], cwd=tree / "web_client", check=True)
     commands = []
     if python:
         options = ["-q", "-x", "-p", "no:cacheprovider", "--tb=no", "-o", f"timeout={PATIENCE_S // 2}"]
-        commands.append((tree, [str(tree / ".venv/bin/python"), "-m", "pytest", *options, *python]))
+        files, names = dict.fromkeys(file for file, _ in python), " or ".join(name for _, name in python)
+        commands.append((tree, [str(tree / ".venv/bin/python"), "-m", "pytest", *options, *files, "-k", names]))
     for name in web:
         path, title = name.removeprefix("web_client/").split("::")
-        pattern = re.escape(title.split("%")[0]).replace("/", r"\/")
+        pattern = re.escape(re.split("[%$]", title)[0])
         commands.append((tree / "web_client", ["npx", "vitest", "run", path, "-t", pattern]))
     for folder, command in commands:
         try:
@@ -124,7 +125,17 @@ def main() -> int:
                     failed = fails(tree, tests, page_changed=mutation[0].startswith("web_client/"))
             finally:
                 trees.put(tree)
-            print("fails  " if failed else "PASSES ", guard, "|", mutation[0], "|", failed, flush=True)
+            print(
+                "fails  " if failed else "PASSES ",
+                guard,
+                "|",
+                mutation[0],
+                "|",
+                mutation[1].strip(),
+                "|",
+                failed,
+                flush=True,
+            )
             return {"guard": guard, "file": mutation[0], "taken_out": mutation[1], "failed": failed}
 
         with ThreadPoolExecutor(args.jobs) as pool:

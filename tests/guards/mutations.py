@@ -101,8 +101,8 @@ MUTATIONS: Final[dict[str, tuple[Mutation, ...]]] = {
             "await asyncio.sleep(self._pace.delay(now)) if not fed else None",
         ),
     ),
-    "a pace for what feeds the engine nothing": ((_CONNECTION, "_TALK_PER_S = 16.0", "_TALK_PER_S = 1e9"),),
-    "a pace for new WebSockets": ((_APP, "_OPENINGS_PER_S: Final = 100.0", "_OPENINGS_PER_S: Final = 1e9"),),
+    "a pace for what feeds the engine nothing": ((_CONNECTION, "0 if fed else self._pace.delay(now)", "0"),),
+    "a pace for new WebSockets": ((_APP, "asyncio.sleep(self._arrivals.delay(time.monotonic()))", "asyncio.sleep(0)"),),
     "connections of any kind": ((_SERVE, "if len(self._server.connections) >= self._most:", "if False:"),),
     "connections beyond the sessions": (
         (_APP, "if len(self.connections) + self._arriving >= self._places:", "if False:"),
@@ -164,7 +164,11 @@ MUTATIONS: Final[dict[str, tuple[Mutation, ...]]] = {
         (_LIVE, "            self._runner.close(self.id, self.account.settled)", "            pass"),
     ),
     "other sessions hear what they hear on a quiet day": (
-        (_FRAMES, "elif frame.values.min() < 0 or frame.values.max() >=", "elif False and frame.values.max() >="),
+        (
+            _RUNNER,
+            "handler = self._handlers.get(event.session)",
+            "handler = self._handlers[max(self._handlers)] if self._handlers else None",
+        ),
     ),
     "after an engine fault nothing is kept of what peers send": (
         (_RUNNER, "if session not in self._handlers or self.fault is not None:", "if session not in self._handlers:"),

@@ -15,6 +15,7 @@ import pytest
 
 from splitllm.bundle import Bundle
 from splitllm.planner.marginal import Load
+from splitllm.server import openai_api
 from tests.integration.test_metrics import until
 from tests.integration.test_openai import MODEL, client_of, user
 from tests.integration.test_wire import HELLO, OPEN, peer
@@ -188,6 +189,26 @@ def raw_post(body: dict[str, Any], length: int | None = None) -> bytes:
         f"Content-Length: {len(data) if length is None else length}\r\n\r\n"
     )
     return head.encode() + data
+
+
+async def test_requests_at_once_have_an_end_also_of_those_that_are_still_being_read(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each may take a body's worth of memory before anything of it is known."""
+    monkeypatch.setattr(openai_api, "_WAITING_ROOM", 2)
+    async with serving(bundle.folder, max_sessions=1) as (url, server):
+        held = [await asyncio.open_connection("127.0.0.1", urlsplit(url).port) for _ in range(3)]
+        for _, writer in held:
+            writer.write(raw_post({"model": MODEL}, length=1000))
+        async with asyncio.timeout(20):
+            while len(server.api.requests) < 3:  # noqa: ASYNC110  # the server tells nobody
+                await asyncio.sleep(0.01)
+        status, headers, answer = await post(url, {"model": MODEL, "messages": user("Hi"), "max_tokens": 1})
+        assert (status, answer["error"]["code"]) == (429, "server_full")
+        assert "at once" in answer["error"]["message"]
+        assert int(headers["Retry-After"]) > 0
+        for _, writer in held:
+            writer.transport.abort()
 
 
 async def test_a_body_that_never_comes_is_given_up(bundle: Bundle) -> None:

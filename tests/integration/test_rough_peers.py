@@ -20,6 +20,7 @@ import websockets
 from splitllm.bundle import Bundle
 from splitllm.protocol import Kind
 from splitllm.server import connection
+from splitllm.server.connection import Connection
 from tests.chaos.world import until
 from tests.integration.test_wire import HELLO, IDS, OPEN, REPORT, TURN, Peer, is_well, peer
 from tests.support import ServerProcess, serving
@@ -61,7 +62,17 @@ async def test_a_peer_that_does_not_read_is_let_go(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, wakes_up: bool
 ) -> None:
     monkeypatch.setattr(connection, "_LAST_WORD_S", 30.0 if wakes_up else 0.1)
+    """Nor do answers pile up for it meanwhile: it is not read either."""
     monkeypatch.setattr(connection, "_TALK_BURST", 1 << 20)  # at the usual pace it takes minutes to fill the buffers
+    monkeypatch.setattr(connection, "_OUTBOX_LIMIT", 8)
+    waiting: list[int] = []
+    receive = Connection._receive
+
+    async def watched(self: Connection, data: str | bytes, now: float) -> bool:
+        waiting.append(self._outbox.qsize())
+        return await receive(self, data, now)
+
+    monkeypatch.setattr(Connection, "_receive", watched)
     async with serving(bundle.folder, send_timeout_s=0.5) as (url, server):
         address = f"ws{url.removeprefix('http')}/v1/session"
         async with websockets.connect(address, compression=None, max_queue=1, ping_interval=None) as socket:
@@ -74,6 +85,7 @@ async def test_a_peer_that_does_not_read_is_let_go(
                 await asyncio.sleep(0.05)
             flood.cancel()
             await asyncio.gather(flood, return_exceptions=True)
+            assert max(waiting) <= 8
             if wakes_up:
                 codes = []
                 with contextlib.suppress(websockets.ConnectionClosed):
