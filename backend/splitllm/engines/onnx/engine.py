@@ -16,6 +16,7 @@ from ...bundle import Bundle
 from ...slots import Move
 from ...types import PREFILL_CHUNK, BlockTimes, Float32Array, ModelSpec, Span
 from ...work import Batch, Work
+from .. import huge_pages
 from ..base import Engine, check_batch
 from ..decode_rows import BRIDGED_ROWS, joint_runs
 from ..memory import Memory, RowMove, Tensor, host_tensor
@@ -70,6 +71,8 @@ class OnnxEngine(Engine):
         self._staging = np.zeros((rows, self.spec.hidden_size), self._blocks.dtype)
         head = load(bundle.head(self.choice.head), session_options(threads), self.device)
         self._head = _Head(head, self._memory, self.spec, rows)
+        if self.spec.blocks * bundle.block_bytes(self.choice.blocks) >= huge_pages.WORTHWHILE:
+            huge_pages.collapse()
         self._embedding = bundle.embedding()
         self.stage_seconds = np.zeros((2, self.spec.blocks + 1))
         #: Positions that each row holds; tells where an idle row may be written to without harm.
