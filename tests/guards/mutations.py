@@ -307,6 +307,14 @@ MUTATIONS: Final[dict[str, tuple[Mutation, ...]]] = {
     "a fault's details stay on the server": (
         (_MACHINE, "told = error if error.code in WIRE_CODES else SplitLLMError(", "told = error or SplitLLMError("),
     ),
+    "words of a conversation are in no log": (
+        (_OPENAI, "body = await request.read()", "print(body := await request.read())"),
+        (_MACHINE, 'decode_message(text, "client")', 'decode_message(print(text) or text, "client")'),
+    ),
+    "no pickle is read, and none is written": (
+        ("export/splitllm_export/source.py", 'not any(Path(source).glob("*.safetensors"))', "False"),
+        (_BUNDLE, "import math\n", "import math\nimport pickle\n"),
+    ),
     "strangers write nothing into the log": (
         (
             f"{_SERVER}/http_log.py",

@@ -15,10 +15,11 @@ import pytest
 
 from splitllm.bundle import Bundle
 from splitllm.planner.marginal import Load
+from splitllm.protocol import Kind
 from splitllm.server import openai_api
 from tests.integration.test_metrics import until
 from tests.integration.test_openai import MODEL, client_of, user
-from tests.integration.test_wire import HELLO, OPEN, peer
+from tests.integration.test_wire import HELLO, IDS, OPEN, TURN, peer
 from tests.support import ServerProcess, running_server, serving
 
 
@@ -189,6 +190,26 @@ def raw_post(body: dict[str, Any], length: int | None = None) -> bytes:
         f"Content-Length: {len(data) if length is None else length}\r\n\r\n"
     )
     return head.encode() + data
+
+
+async def test_words_of_a_conversation_are_in_no_log(server: ServerProcess) -> None:
+    """Neither of one that is answered nor of what is refused, over both APIs; the tests' server is told to log."""
+    word, ended = "Quagga7", '"event":"session_end"'
+    before = "".join(server.output).count(ended)
+    asked = {"model": MODEL, "messages": user(word), "max_tokens": 2, "stop": [word]}
+    assert (await post(server.url, asked))[0] == 200
+    for body in ({**asked, "model": word}, {**asked, "messages": [{"role": word, "content": word}]}, word.encode()):
+        assert (await post(server.url, body))[0] in (400, 404)
+    async with peer(server, HELLO, OPEN) as client:
+        await client.say({**TURN, "stop": [word]})
+        await client.frame(Kind.IDS, 1, 0, IDS)
+        assert (await client.hear())["type"] == "done"
+        await client.say({**TURN, "turn": 2, word: word})
+        assert (await client.hear())["code"] == "malformed_message"
+    async with asyncio.timeout(20):
+        while "".join(server.output).count(ended) < before + 2:  # noqa: ASYNC110  # a thread reads its output
+            await asyncio.sleep(0.01)
+    assert word not in "".join(server.output)
 
 
 async def test_requests_at_once_have_an_end_also_of_those_that_are_still_being_read(

@@ -82,7 +82,7 @@ class Connection:
             await asyncio.wait([reader, *tasks], return_when=asyncio.FIRST_COMPLETED)
             for task in (reader, *tasks):
                 if task.done() and not task.cancelled() and task.exception() is not None:
-                    log.error("session %s failed", self._session.id, exc_info=task.exception())
+                    log.error("session %s failed", self._session.id[:8], exc_info=task.exception())
                     await self._last_words()
         finally:
             for task in (reader, *tasks):

@@ -147,7 +147,7 @@ class LiveSession:
         self.post(self.machine.fail(error))
 
     def _fail_unexpectedly(self) -> None:
-        log.exception("session %s failed", self.id)
+        log.exception("session %s failed", self.id[:8])
         self.fail(MachineError("unexpected exception"))
 
     def drain(self) -> None:
