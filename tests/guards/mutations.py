@@ -88,7 +88,6 @@ MUTATIONS: Final[dict[str, tuple[Mutation, ...]]] = {
     ),
     "a planning problem cannot crash the planner": (
         ("backend/splitllm/planner/problem.py", "if not number or not 0 <= raw <= MAX_NUMBER:", "if not number:"),
-        ("backend/splitllm/planner/problem.py", "if len(raw) != count:", "if False:"),
     ),
     # -- what it may hold
     "size of a message, also of one in pieces": ((_APP, "max_msg_size=self._max_message_bytes", "max_msg_size=0"),),
