@@ -52,7 +52,7 @@ test('a smaller split while the prompt is computed: what is under way is not sen
   const session = new ClientSession();
   session.hello('test', null, null);
   session.receive(WELCOME);
-  session.open(REPORT, 'auto', 'float32', 32, 8);
+  session.open(REPORT, 'auto', 'float32', 32, 8, false);
   session.receive(plan(3, 0, null));
   session.begin({ ...REQUEST, prompt: [1, 2, 3, 4, 5, 6] });
   const work = session.nextWork();
