@@ -131,6 +131,9 @@ MUTATIONS: Final[dict[str, tuple[Mutation, ...]]] = {
     "nobody overtakes who waits for room, and who waits holds none": (
         (f"{_SERVER}/admission.py", "        if not len(self):\n", "        if True:\n"),
     ),
+    "nobody loses its room within a turn, or whose client does not know what to do then": (
+        (_LIVE, "if self._may_evict and self._seated", "if self._seated"),
+    ),
     "an API client that does not read": (
         (
             _OPENAI,
