@@ -162,7 +162,7 @@ MUTATIONS: Final[dict[str, tuple[Mutation, ...]]] = {
         ("backend/splitllm/session/turn.py", "if request.prompt_end + 1 > max_tokens:", "if False:"),
     ),
     "whoever goes, at whatever point, leaves nothing": (
-        (_LIVE, "            self._admission.release(self.id)", "            pass"),
+        (_LIVE, "        self._admission.release(self.id)", "            pass"),
         (_LIVE, "            self._runner.close(self.id, self.account.settled)", "            pass"),
     ),
     "other sessions hear what they hear on a quiet day": (
