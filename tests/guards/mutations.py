@@ -162,8 +162,8 @@ MUTATIONS: Final[dict[str, tuple[Mutation, ...]]] = {
         ("backend/splitllm/session/turn.py", "if request.prompt_end + 1 > max_tokens:", "if False:"),
     ),
     "whoever goes, at whatever point, leaves nothing": (
-        (_LIVE, "        self._admission.release(self.id)", "            pass"),
-        (_LIVE, "            self._runner.close(self.id, self.account.settled)", "            pass"),
+        (_LIVE, "        self._admission.release(self.id)\n", "        pass\n"),
+        (_LIVE, "        self._runner.close(self.id, on_closed)\n", "        pass\n"),
     ),
     "other sessions hear what they hear on a quiet day": (
         (
