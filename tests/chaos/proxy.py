@@ -123,8 +123,11 @@ class Proxy:
             head = await reader.readuntil(b"\r\n\r\n")
             if way == "up":  # the server is known by this proxy's name: what it is called is not what is tested
                 head = head.replace(urlsplit(self.url).netloc.encode(), urlsplit(self.target).netloc.encode())
+            upgraded = b"upgrade: websocket" in head.lower()
+            if not upgraded:  # what comes after a file may be an upgrade: it shall have a connection of its own
+                head = head.replace(b"onnection: keep-alive", b"onnection: close")
             writer.write(head)
-            if b"upgrade: websocket" in head.lower():
+            if upgraded:
                 self.upgrades += way == "up"
                 while True:
                     await self._forward(way, *await _read_frame(reader), writer, connection)

@@ -46,19 +46,18 @@ class FakeBlocks:
 
 
 @contextlib.asynccontextmanager
-async def serving(bundle: Bundle, **settings: Any) -> AsyncIterator[tuple[str, Server]]:
+async def serving(bundle: Bundle, max_sessions: int = 4, **settings: Any) -> AsyncIterator[tuple[str, Server]]:
     """A server of the fake model with the bundle's sizes: its URL, and itself."""
     spec = replace(bundle.spec, end_tokens=())
-    config = ServerConfig(**{"max_sessions": 4, **settings})
-    server = Server([LoadedModel(bundle.spec.name, bundle, FakeEngine(spec, 5, spec.max_context))], config)
+    config = ServerConfig(max_sessions=max_sessions, **settings)
+    engine = FakeEngine(spec, max_sessions + 1, spec.max_context)
+    server = Server([LoadedModel(bundle.spec.name, bundle, engine)], config)
     async with listening(server) as url:
         yield url, server
 
 
-async def open_session(
-    url: str, bundle: Bundle, split: int, in_line: Callable[[int], None] | None = None
-) -> ClientSession:
-    """A client's session at this split; with `in_line` it waits for room."""
+async def open_session(url: str, bundle: Bundle, split: int) -> ClientSession:
+    """A client's session at this split."""
     spec = bundle.spec
     return await ClientSession.open(
         url,
@@ -69,7 +68,6 @@ async def open_session(
         wire="float32",
         expected_prompt_tokens=8,
         rows=Rows(FakeBlocks(spec.blocks, spec.hidden_size, spec.max_context)),  # type: ignore[arg-type]  # a fake's shape
-        in_line=in_line,
     )
 
 

@@ -19,18 +19,14 @@ export class Downloads {
     return this.controller.signal;
   }
 
-  get paused(): boolean {
-    return this.signal.aborted;
-  }
-
   pause(): void {
-    if (this.paused) return;
+    if (this.signal.aborted) return;
     this.allowed = new Promise((resolve) => (this.allow = resolve));
     this.controller.abort(new BundleError('download_paused', 'The download of the model is paused; the server runs what is not here.'));
   }
 
   resume(): void {
-    if (!this.paused || this.ended) return;
+    if (!this.signal.aborted || this.ended) return;
     this.controller = new AbortController();
     this.allow();
   }

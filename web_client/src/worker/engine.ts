@@ -29,8 +29,8 @@ const FIRST_PROMPT_TOKENS = 64;
 const RECONNECT_PAUSES_MS = [200, 500, 1000, 2000, 4000, 4000, 4000];
 /** Connections that may be lost one after the other without a token in between. */
 const MOST_LOSSES = 5;
-/** Refusals of a server that may take it, or another in its place, in a moment. */
-const PASSING: ReadonlySet<string> = new Set(['shutting_down', 'server_full']);
+/** Refusals of a server that may take it, or another in its place, in a moment; and messages that were torn on their way. */
+const PASSING: ReadonlySet<string> = new Set(['shutting_down', 'server_full', 'malformed_message']);
 /** Refusals of a server that has no room now. */
 const FULL: ReadonlySet<string> = new Set(['server_full', 'kv_exhausted']);
 
@@ -315,7 +315,8 @@ export class Engine {
     const missing = answer.ask.maxTokens - answer.ids.length;
     const link = this.link;
     if (link === null) throw new ConnectionError('disconnected', 'The connection to the server was lost; ask again to reconnect.');
-    const goesOn = link.session.state === 'turn';
+    // What came along with the answer to `open` may have been the turn's end already, which is still to be heard.
+    const goesOn = link.session.state === 'turn' || link.hasNews;
     if (goesOn && this.stopRequested.has(ask)) this.cancelTurn();
     if (!goesOn && this.stopRequested.has(ask)) return 'cancelled';
     if (!goesOn && missing < 1) return 'length';
@@ -379,7 +380,7 @@ export class Engine {
         await this.connect();
         return;
       } catch (error) {
-        if (!(error instanceof ConnectionError || (error instanceof SessionError && PASSING.has(error.code)))) throw error;
+        if (!(error instanceof ConnectionError || (error instanceof SplitLLMError && PASSING.has(error.code)))) throw error;
       }
       await new Promise((resolve) => setTimeout(resolve, pause));
     }
