@@ -1,22 +1,27 @@
 """Hours of bad luck in minutes: a real server process of tiny-chat that is paused and killed, real clients, any fault.
 
-Not part of `make test`: `make soak` runs it for SPLITLLM_SOAK_S seconds (600 by default), all on loopback. The seed of
-each round is printed, and SPLITLLM_SOAK_SEED begins with it again.
+Not part of `make test`: `make soak` runs it, all on loopback, for SPLITLLM_SOAK_S seconds (600 by default) and at most
+SPLITLLM_SOAK_ROUNDS rounds. A failure names the seed of its round; SPLITLLM_SOAK_SEED begins with it. What was done
+is written as JSON into the file SPLITLLM_SOAK_OUT, if it is given.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import random
-import resource
 import signal
 import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pytest
 
+from splitllm.bench.machine import describe
 from splitllm.client import session
 from splitllm.client.conversation import Answer, Conversation
 from splitllm.resources import demo_bundle
@@ -27,11 +32,47 @@ from tests.support import ServerProcess, running_server
 
 SECONDS = float(os.environ.get("SPLITLLM_SOAK_S", "600"))
 SEED = int(os.environ.get("SPLITLLM_SOAK_SEED", "1"))
+ROUNDS = int(os.environ.get("SPLITLLM_SOAK_ROUNDS", "2000"))
+OUT = os.environ.get("SPLITLLM_SOAK_OUT")
 QUESTIONS = ("Hello! My name is Ada.", "Tell me a story.", "What is my name?")
 SAMPLINGS = (SamplingParams(), SamplingParams(temperature=0.7, top_p=0.9, seed=11))
 CLIENTS = 3
 #: By how much a server's memory may grow over all rounds that it lives: allocators keep some of what they had.
 LEVEL_BYTES = 48 << 20
+
+
+@dataclass
+class Tally:
+    """What was done, and what came of it; bytes are a server's, when its first and when its last round was over."""
+
+    machine: dict[str, object]
+    first_seed: int
+    seconds: float = 0.0
+    rounds: int = 0
+    answers: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+    pauses: int = 0
+    connections: int = 0
+    servers: int = 0
+    killed: int = 0
+    rss_bytes: list[tuple[int, int]] = field(default_factory=list)
+    failure: str | None = None
+
+    @contextlib.contextmanager
+    def written(self) -> Iterator[None]:
+        """Print it in the end, and write it where that is wanted."""
+        begun = time.monotonic()
+        try:
+            yield
+        except BaseException as error:
+            self.failure = f"seed {self.first_seed + self.rounds}: {type(error).__name__} {error}"[:300]
+            raise
+        finally:
+            self.seconds = round(time.monotonic() - begun, 1)
+            text = json.dumps(asdict(self), indent=1)
+            print(text)
+            if OUT is not None:
+                Path(OUT).write_text(text + "\n", "utf-8")
 
 
 async def texts(url: str, cache: Path, split: int, sampling: SamplingParams) -> list[str]:
@@ -46,12 +87,7 @@ async def texts(url: str, cache: Path, split: int, sampling: SamplingParams) -> 
     return told
 
 
-def resident_bytes(server: ServerProcess) -> int:
-    statm = Path(f"/proc/{server.process.pid}/statm").read_text("ascii")
-    return int(statm.split()[1]) * resource.getpagesize()
-
-
-async def trouble(proxy: Proxy, server: ServerProcess, draw: random.Random) -> None:
+async def trouble(proxy: Proxy, server: ServerProcess, draw: random.Random, tally: Tally) -> None:
     """Faults on messages; and the whole server is paused now and then."""
     for _ in range(draw.randint(1, 5)):
         phase, way, action = draw.choice(CASES)
@@ -59,6 +95,7 @@ async def trouble(proxy: Proxy, server: ServerProcess, draw: random.Random) -> N
         proxy.faults.append(Fault(action, way, kind, after=draw.randint(first, 3 * last + 1)))
     while True:
         await asyncio.sleep(draw.uniform(0.5, 3))
+        tally.pauses += 1
         server.process.send_signal(signal.SIGSTOP)
         await asyncio.sleep(draw.uniform(0.05, 1))
         server.process.send_signal(signal.SIGCONT)
@@ -76,36 +113,43 @@ async def test_whatever_happens_the_texts_stay(tmp_path: Path, monkeypatch: pyte
             for split in (0, 3, 8)
             for sampling in SAMPLINGS
         }
-    ends, rounds, kills, seed = time.monotonic() + SECONDS, 0, 0, SEED
-    while time.monotonic() < ends:
-        with running_server(demo_bundle(), "--grace-s", "5") as server:
-            async with Proxy(server.url).running() as proxy:
-                memory = 0
-                killed = False
-                while not killed and time.monotonic() < ends:
-                    draw = random.Random(seed)
-                    lives = [(draw.choice((0, 3, 8)), draw.choice(SAMPLINGS)) for _ in range(CLIENTS)]
-                    proxy.faults.clear()
-                    harm = asyncio.create_task(trouble(proxy, server, draw))
-                    talks = [asyncio.create_task(texts(proxy.url, tmp_path, *life)) for life in lives]
-                    killed = draw.random() < 0.25
-                    if killed:  # another takes its place, and knows nothing
-                        await asyncio.sleep(draw.uniform(0.5, 2))
+    ends, seed, tally = time.monotonic() + SECONDS, SEED, Tally(describe(), SEED)
+    with tally.written():
+        while more := time.monotonic() < ends and tally.rounds < ROUNDS:
+            with running_server(demo_bundle(), "--grace-s", "5") as server:
+                tally.servers += 1
+                async with Proxy(server.url).running() as proxy:
+                    memory: list[int] = []
+                    killed = False
+                    while more and not killed:
+                        draw = random.Random(seed)
+                        lives = [(draw.choice((0, 3, 8)), draw.choice(SAMPLINGS)) for _ in range(CLIENTS)]
+                        proxy.faults.clear()
+                        harm = asyncio.create_task(trouble(proxy, server, draw, tally))
+                        talks = [asyncio.create_task(texts(proxy.url, tmp_path, *life)) for life in lives]
+                        killed = draw.random() < 0.25
+                        if killed:  # another takes its place, and knows nothing
+                            await asyncio.sleep(draw.uniform(0.5, 2))
+                            harm.cancel()
+                            proxy.target = ""
+                            server.process.kill()
+                            proxy.cut()
+                            tally.killed += 1
+                            tally.servers += 1
+                        with running_server(demo_bundle()) if killed else contextlib.nullcontext() as successor:
+                            proxy.target = (successor or server).url
+                            heard = await asyncio.gather(*talks)
                         harm.cancel()
-                        proxy.target = ""
-                        server.process.kill()
-                        proxy.cut()
-                        kills += 1
-                    with running_server(demo_bundle()) if killed else contextlib.nullcontext() as successor:
-                        proxy.target = (successor or server).url
-                        heard = await asyncio.gather(*talks)
-                    harm.cancel()
-                    if not killed:
-                        server.process.send_signal(signal.SIGCONT)
-                        now = resident_bytes(server)
-                        memory = memory or now
-                        assert now - memory < LEVEL_BYTES, f"seed {seed}"
-                    assert heard == [quiet[life] for life in lives], f"seed {seed}"
-                    rounds, seed = rounds + 1, seed + 1
-    print(f"{rounds} rounds of {CLIENTS} conversations, {kills} servers killed, seeds {SEED} to {seed - 1}")
-    assert rounds
+                        if not killed:
+                            server.process.send_signal(signal.SIGCONT)
+                            memory.append(server.resident_bytes())
+                            assert memory[-1] - memory[0] < LEVEL_BYTES
+                        assert heard == [quiet[life] for life in lives]
+                        tally.faults.update(fault.action for fault in proxy.faults if fault.done)
+                        tally.answers += len(lives) * len(QUESTIONS)
+                        tally.rounds, seed = tally.rounds + 1, seed + 1
+                        more = time.monotonic() < ends and tally.rounds < ROUNDS
+                    tally.connections += proxy.upgrades
+                    if memory:
+                        tally.rss_bytes.append((memory[0], memory[-1]))
+    assert tally.rounds
