@@ -16,7 +16,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -69,7 +69,7 @@ class Tally:
             raise
         finally:
             self.seconds = round(time.monotonic() - begun, 1)
-            text = json.dumps(asdict(self), indent=1)
+            text = json.dumps(vars(self), indent=1)
             print(text)
             if OUT is not None:
                 Path(OUT).write_text(text + "\n", "utf-8")

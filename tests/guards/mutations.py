@@ -397,6 +397,9 @@ MUTATIONS: Final[dict[str, tuple[Mutation, ...]]] = {
             "if False and len(self._rows.ids) <",
         ),
     ),
+    "the page's engine says the same whatever happens to its messages": (
+        (f"{_WEB}/worker/engine.ts", " || link.hasNews;", ";"),
+    ),
     "the page, too": (
         (
             f"{_WEB}/session/session.ts",
