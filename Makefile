@@ -12,6 +12,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 PIP_HASHED := $(BIN)/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements.txt
 TOOLS := build/tools
 MODELS ?= build/bench
+# Tests wait for browsers, servers and clocks more than they compute: more workers than two cores.
+WORKERS ?= 3
 PAGE := backend/splitllm/_page/index.html
 PAGE_SOURCES := $(shell find web_client \( -name node_modules -o -name test \) -prune -o -type f -print) $(wildcard protocol/schemas/*.json)
 
@@ -25,7 +27,7 @@ setup: $(VENV)/.full $(PAGE) ## install everything that developing needs
 
 test: setup chromium firefox ## all tests, those in a real browser included
 	cd web_client && npm run --silent test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 fast: setup ## the tests that need neither browser nor export
 	cd web_client && npm run --silent test

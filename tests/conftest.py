@@ -20,8 +20,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Browser tests come last: Playwright's synchronous API keeps a loop running, which async tests cannot bear."""
-    items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
+    """Browser tests come last: Playwright's synchronous API keeps a loop running, which async tests cannot bear.
+
+    In both halves what takes long comes first, so that no worker is left alone with it in the end.
+    """
+    items.sort(key=lambda item: (_marked(item, "browser"), not _marked(item, "slow")))
+
+
+def _marked(item: pytest.Item, name: str) -> bool:
+    return item.get_closest_marker(name) is not None
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ def transformers_texts() -> dict[str, str]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    torch.set_num_threads(1)  # a model this small computes faster than threads wait for each other
     tokenizer: Any = AutoTokenizer.from_pretrained(CHECKPOINT)
     model: Any = AutoModelForCausalLM.from_pretrained(CHECKPOINT, dtype=torch.float32).eval()
     texts = {}

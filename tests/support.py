@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import socket
 import subprocess
 import sys
@@ -52,6 +53,14 @@ async def listening(server: Server, unread_s: float = 60.0) -> AsyncIterator[str
     finally:
         await runner.cleanup()
         listener.close()
+
+
+def free_port() -> int:
+    """A port for a server that is told which to take: free now, and none that others get who ask for any."""
+    while True:
+        port = random.randrange(20_000, 32_000)  # systems give away those from 32768 on, Linux, or higher
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def run_cli(*args: str, stdin: str | None = None, timeout: float = 120) -> subprocess.CompletedProcess[str]:

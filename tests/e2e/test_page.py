@@ -13,7 +13,7 @@ from tests.support import ServerProcess, running_server
 
 from .conftest import ChatPage, OpenPage
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 LOAD_TIMEOUT_MS = 120_000
 QUESTION = "What is the capital of Japan?"
 

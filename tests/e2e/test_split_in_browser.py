@@ -9,7 +9,7 @@ from tests.oracle import MAX_TOKENS, PROMPTS
 
 from .conftest import OpenPage
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 EXACT = {"variant": "float32", "wire": "float32", "temperature": 0, "max_tokens": MAX_TOKENS}
 
 

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import contextlib
 import json
-import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -34,7 +33,7 @@ from tests.chaos.world import open_session, serving, until
 from tests.integration.test_hostile_http import METHODS, OPEN_ROUTES, UPGRADE, ServerAt
 from tests.integration.test_http import request
 from tests.integration.test_wire import HELLO, IDS, OPEN, TURN, Peer
-from tests.support import ServerProcess, run_cli, running_server
+from tests.support import ServerProcess, free_port, run_cli, running_server
 
 KEYS = {"alice": "", "bob": ""}
 ADMIN = {"port": 0}
@@ -52,8 +51,7 @@ def key_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def guarded(bundle: Bundle, key_file: Path) -> Iterator[ServerProcess]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        ADMIN["port"] = free.getsockname()[1]
+    ADMIN["port"] = free_port()
     options = ["--api-key-file", str(key_file), "--session-log", "-", "--admin-port", str(ADMIN["port"])]
     with running_server(bundle.folder, *options) as server:
         yield server

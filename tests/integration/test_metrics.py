@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import re
+import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
@@ -57,12 +58,11 @@ def value(samples: Samples, name: str, **labels: str) -> float:
 
 async def until(server: ServerProcess, name: str, wanted: float, **labels: str) -> Samples:
     """The samples once one of them has a value: what ends a session is told a moment after its client hears of it."""
-    for _ in range(200):
-        samples = scrape(server)
-        if value(samples, name, **labels) == wanted:
-            return samples
+    end = time.monotonic() + 60
+    while value(samples := scrape(server), name, **labels) != wanted:
+        assert time.monotonic() < end, f"{name} {labels} is {value(samples, name, **labels)}, not {wanted}"
         await asyncio.sleep(0.02)
-    raise AssertionError(f"{name} {labels} is {value(samples, name, **labels)}, not {wanted}")
+    return samples
 
 
 def session_lines(server: ServerProcess) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from splitllm.types import SamplingParams
 from tests.chaos.proxy import Fault, Proxy
 from tests.chaos.world import converse, expected, open_session, serving, until
 from tests.integration.test_wire import HELLO, IDS, OPEN, TURN, Peer
-from tests.support import running_server
+from tests.support import free_port, running_server
 
 GREEDY = SamplingParams()
 RESUMABLE = {**OPEN, "resume": None}
@@ -236,8 +236,8 @@ async def test_a_server_that_is_killed_and_started_again_goes_on_character_for_c
         return streamed
 
     seeded = SamplingParams(temperature=0.7, seed=5)
-    with running_server(bundle.folder) as first:
-        port = first.url.rsplit(":", 1)[1]
+    port = str(free_port())
+    with running_server(bundle.folder, "--port", port) as first:
         talk = await Conversation.open(first.url, cache=cache, split=3, wire="float32")
         undisturbed = [await text(talk, GREEDY), await text(talk, seeded)]
         await talk.close()
