@@ -90,7 +90,7 @@ async def test_a_drain_waits_no_longer_than_it_is_allowed(bundle: Bundle) -> Non
 
 async def test_an_answer_over_http_finishes_too(endless: Bundle) -> None:
     messages = [{"role": "user", "content": "Hi"}]
-    body = {"model": "tiny-chat", "messages": messages, "stream": True, "max_tokens": 500}
+    body = {"model": "tiny-chat", "messages": messages, "stream": True, "max_tokens": 1000}
     with running_server(endless.folder) as server:
         async with (
             aiohttp.ClientSession() as http,
