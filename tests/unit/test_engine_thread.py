@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 from collections.abc import Sequence
 
 import pytest
@@ -51,11 +52,14 @@ async def test_models_take_turns_and_each_has_its_own_answers() -> None:
     thread = EngineThread()
     runners = {name: Runner(Noted(name, ran), thread=thread) for name in ("a", "b")}
     inboxes = {name: Inbox() for name in runners}
+    started = threading.Event()
+    thread.ask(runners["a"], started.wait)  # the first to start would answer for the other, whose loop is not known yet
     for name, runner in runners.items():
         runner.open("session", 0, inboxes[name])  # names are each model's own
         ask(runner, "session", 30)
     for runner in runners.values():
         runner.start()
+    started.set()
     for inbox in inboxes.values():
         tokens, ended = await inbox.answer()
         assert (tokens, ended.reason) == (answer_alone([3, 5, 7], 30), FinishReason.LENGTH)
