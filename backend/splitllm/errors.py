@@ -147,7 +147,10 @@ WIRE_CODES: dict[str, str] = {
     "position_overlap": "a frame that covers positions both old and new",
     "unexpected_frame": "a frame although the server waits for none",
     "idle_timeout": "the session was silent for longer than the limit",
-    "slow_reader": "the client does not read what the server sends",
+    "slow_reader": (
+        "the client does not read what the server sends; where its session can be taken up again, only the connection"
+        " is closed (1008)"
+    ),
     "session_moved": "the session goes on over another connection",
     "shutting_down": "the server is stopping",
     "internal": "a fault of the server; its log has the details",
