@@ -232,7 +232,6 @@ MUTATIONS: Final[dict[str, tuple[Mutation, ...]]] = {
             "if (!(await verify(spki, value, manifest))) throw",
             "if (value.length < 0) throw",
         ),
-        (f"{_WEB}/bundle/signature.ts", "if ((await sha256(spki)) !== claimed) continue;", ""),
         (
             f"{_WEB}/bundle/signature.ts",
             "if (signature === null) throw refused('is not signed');",
