@@ -73,6 +73,7 @@ bench: setup ## measure the engine on random weights in SmolLM2-135M's shape; MO
 	$(BIN)/python bench/models.py smollm2-135m --out $(MODELS)
 	$(BIN)/splitllm bench engine --bundle $(MODELS)/smollm2-135m.bundle --variant float32 --figures bench/results --json > bench/results/engine.json.new
 	mv bench/results/engine.json.new bench/results/engine.json
+	$(BIN)/python bench/second_turn.py --bundle $(MODELS)/smollm2-135m.bundle
 
 bench-peers: setup bench/peers/.venv/.installed ## the same beside transformers, onnxruntime-genai, llama.cpp and Optimum
 	$(BIN)/python bench/peers/run.py --models $(MODELS) --out bench/results/peers.json $(ARGS)

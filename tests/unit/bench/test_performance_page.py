@@ -13,6 +13,7 @@ from splitllm.bench import engine_figures
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs/performance.md").read_text("utf-8")
 PEERS: dict[str, Any] = json.loads((ROOT / "bench/results/peers.json").read_text("utf-8"))
+SECOND_TURN: dict[str, Any] = json.loads((ROOT / "bench/results/second_turn.json").read_text("utf-8"))
 ENGINE: dict[str, Any] = json.loads((ROOT / "bench/results/engine.json").read_text("utf-8"))
 
 
@@ -48,6 +49,14 @@ def test_the_page_quotes_each_peer(row: dict[str, Any]) -> None:
 @pytest.mark.parametrize("row", engine_rows())
 def test_the_page_quotes_the_engine(row: str) -> None:
     assert row in PAGE
+
+
+def test_the_page_quotes_the_second_turn() -> None:
+    whole, second = SECOND_TURN["cases"]
+    ratios = [second[figure] / whole[figure] for figure in ("ttft_s", "server_cpu_s")]
+    target = f"≤ {SECOND_TURN['target']:g}, {'met' if ratios[0] <= SECOND_TURN['target'] else '**missed**'}"
+    assert f"| time to first token of turn 2 | {ratios[0]:.2f} | {ratios[1]:.2f} | {target} |" in PAGE
+    assert (SECOND_TURN["history"], SECOND_TURN["new"], SECOND_TURN["rounds"]) == (1000, 16, 5)
 
 
 def test_the_runs_are_what_the_page_says() -> None:
