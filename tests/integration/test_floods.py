@@ -96,7 +96,7 @@ async def test_new_connections_beyond_all_places_come_at_a_pace(
     """Who opens and leaves again and again has to wait, and those who wait count as connections."""
     monkeypatch.setattr(app, "_WAITING_ROOM", 1)
     monkeypatch.setattr(app, "_OPENINGS_PER_S", 1.0)
-    async with serving(bundle.folder, max_sessions=1) as (url, server):
+    async with serving(bundle.folder, max_sessions=1, queue_length=0) as (url, server):
         for _ in range(2):
             async with peer(ServerAt(url), HELLO):
                 pass

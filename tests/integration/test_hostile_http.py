@@ -345,7 +345,7 @@ async def test_connections_without_a_session_give_their_places_back(
     monkeypatch.setattr(connection, "_OPENING_S", patience)
     monkeypatch.setattr(connection, "_PING_EVERY_S", 0.2)
     async with (
-        serving(bundle.folder, max_sessions=1, idle_timeout_s=patience) as (url, _),
+        serving(bundle.folder, max_sessions=1, queue_length=0, idle_timeout_s=patience) as (url, _),
         contextlib.AsyncExitStack() as stack,
     ):
         held = ServerAt(url)
