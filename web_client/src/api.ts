@@ -10,6 +10,8 @@ export type Wire = 'float16' | 'float32';
 export interface EngineOptions {
   /** Origin of the server, for example `http://127.0.0.1:8000`. */
   readonly server: string;
+  /** The name of one of its models; left out or null for its first. */
+  readonly model?: string | null;
   /** Number of blocks to run here, or `auto` to let the planner choose. */
   readonly split: 'auto' | number;
   /** `auto` tries WebGPU, then wasm, then none. */
@@ -73,11 +75,15 @@ export type Command =
   /** Remove all weights that are kept; a `storage` event follows. What runs goes on, from memory. */
   | { readonly type: 'clear_storage' }
   /** Ask for a `diagnostics` event. */
-  | { readonly type: 'diagnose' };
+  | { readonly type: 'diagnose' }
+  /** End the session at the server, which else waits for this client to come back; nothing follows. */
+  | { readonly type: 'close' };
 
 export type Phase = 'connecting' | 'downloading' | 'paused' | 'compiling' | 'measuring' | 'ready' | 'disconnected';
 
 export interface SplitState {
+  /** The name that the server gives it. */
+  readonly model: string;
   readonly split: number;
   readonly blocks: number;
   readonly backend: Backend;

@@ -10,6 +10,8 @@ export interface Source {
   readonly server: string;
   /** What it wants to be shown, if it wants any. */
   readonly apiKey?: string | undefined;
+  /** The name of one of its models; its first without one. */
+  readonly model?: string | null | undefined;
 }
 
 /** A part of a file, or all of it. */
@@ -69,11 +71,16 @@ export async function fetchSmall(source: Source, name: string, limit: number): P
   }
 }
 
-async function request({ server, apiKey }: Source, name: string, headers: Record<string, string>, signal?: AbortSignal): Promise<Response> {
+function bundleUrl({ server, model }: Source): string {
+  return model == null ? `${server}/bundle` : `${server}/models/${encodeURIComponent(model)}`;
+}
+
+async function request(source: Source, name: string, headers: Record<string, string>, signal?: AbortSignal): Promise<Response> {
   let response: Response;
   try {
+    const { apiKey } = source;
     const all = apiKey === undefined ? headers : { ...headers, authorization: `Bearer ${apiKey}` };
-    response = await fetch(`${server}/bundle/${name}`, { headers: all, signal: signal ?? null });
+    response = await fetch(`${bundleUrl(source)}/${name}`, { headers: all, signal: signal ?? null });
   } catch {
     signal?.throwIfAborted();
     throw new BundleError('bundle_unreachable', `${name} could not be downloaded; check the connection and reconnect.`);

@@ -1,12 +1,16 @@
 /** Starts the engine's worker: the only file outside worker/ that knows there is one. */
-import type { EngineEvent } from '../api';
+import type { Command, EngineEvent } from '../api';
 import { RuntimeError } from '../protocol/errors';
 import workerPath from '../worker/engine.worker?worker&url';
 import type { EnginePort } from './engine';
 
 const script = new URL(workerPath, import.meta.url);
 
+/** For the worker to say goodbye to its server. */
+const GOODBYE_MS = 500;
+
 export function startWorker(): EnginePort {
+  let closed = false;
   const worker = new Worker(startable(script), { type: 'module', name: 'splitllm-engine' });
   return {
     post(command) {
@@ -14,7 +18,7 @@ export function startWorker(): EnginePort {
     },
     listen(listener, died) {
       worker.addEventListener('message', (message: MessageEvent<EngineEvent>) => {
-        listener(message.data);
+        if (!closed) listener(message.data);
       });
       worker.addEventListener('error', (event) => {
         // Without a message the script itself did not load.
@@ -26,7 +30,12 @@ export function startWorker(): EnginePort {
       });
     },
     close() {
-      worker.terminate();
+      closed = true;
+      const goodbye: Command = { type: 'close' };
+      worker.postMessage(goodbye);
+      setTimeout(() => {
+        worker.terminate();
+      }, GOODBYE_MS);
     },
   };
 }

@@ -3,7 +3,8 @@ import { SplitLLMError, type Answer, type Diagnostics, type Engine, type EngineO
 import type { Turn } from './conversation';
 import { newId } from './ids';
 import type { Settings } from './settings';
-import { messagesFor, openAnswer } from './state';
+import { modelOf, wantedModel } from './models';
+import { messagesFor, openAnswer, type State } from './state';
 import type { Store } from './store';
 
 export interface Chat {
@@ -21,6 +22,8 @@ export interface Chat {
   configure(settings: Settings): void;
   /** Pause and resume the download of the model, for this visit. */
   allowDownloads(allowed: boolean): void;
+  /** Have this model of the server's answer from now on, once no answer is under way; returns the settings, which name it. */
+  chooseModel(model: string): Settings;
   /** Have the state say what is kept on this device. */
   askStorage(): void;
   /** Remove the model from this device; what runs goes on. */
@@ -29,15 +32,18 @@ export interface Chat {
 }
 
 /** `startEngine` starts one with what the settings say of it. */
-export function createChat(store: Store, startEngine: (choices: Pick<EngineOptions, 'effort' | 'weights'>) => Engine, now: () => number = Date.now): Chat {
+export function createChat(store: Store, startEngine: (choices: Pick<EngineOptions, 'model' | 'effort' | 'weights'>) => Engine, now: () => number = Date.now): Chat {
   /** Whether the model may be downloaded, as it was said for this visit; else the settings say it. */
   let allowedNow: boolean | null = null;
+  /** The model that the engine runs; null for the server's first, as long as its name is not known. */
+  let running: string | null;
   let engine = start();
   /** Of the answer that was asked for last. */
   let stopping = new AbortController();
 
   function start(): Engine {
-    const fresh = startEngine({ effort: store.state().settings.effort, weights: weights() });
+    running = modelOf(store.state());
+    const fresh = startEngine({ model: running, effort: store.state().settings.effort, weights: weights() });
     fresh.listen((news) => {
       store.dispatch(news);
     });
@@ -51,8 +57,25 @@ export function createChat(store: Store, startEngine: (choices: Pick<EngineOptio
 
   function restart(): void {
     engine.close();
-    store.dispatch({ type: 'engine_started' });
     engine = start();
+    store.dispatch({ type: 'engine_started' });
+  }
+
+  /** Conversations and choices may want another model than the one that runs. */
+  store.subscribe(() => {
+    const state = store.state();
+    running ??= state.models[0] ?? null;
+    if (modelOf(state) !== running && openAnswer(state) === null) {
+      restart();
+      tellIfGone(state);
+    }
+  });
+
+  function tellIfGone(state: State): void {
+    const wanted = wantedModel(state);
+    const model = modelOf(state);
+    if (wanted === null || model === null || wanted === model) return;
+    store.dispatch({ type: 'notice', code: 'model_gone', sentence: `This server has no model “${wanted}” any more; ${model} answers in its place.` });
   }
 
   /** Runs after the state holds the question as its last; an engine that failed is started again first. */
@@ -144,6 +167,10 @@ export function createChat(store: Store, startEngine: (choices: Pick<EngineOptio
     allowDownloads(allowed) {
       allowedNow = allowed;
       engine.setWeights(weights());
+    },
+    chooseModel(model) {
+      store.dispatch({ type: 'model_chosen', model });
+      return store.state().settings;
     },
     askStorage() {
       engine.askStorage();

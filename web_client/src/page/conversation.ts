@@ -40,6 +40,8 @@ export interface Conversation {
   readonly id: string;
   /** As a person has named it; null while it is called by its first question. */
   readonly title: string | null;
+  /** The server's model that answers in it; null while none has. */
+  readonly model: string | null;
   /** In no order; parents and ids make the tree. */
   readonly turns: readonly Turn[];
   /** The last turn of the path that is shown. */
@@ -49,7 +51,7 @@ export interface Conversation {
 const LONGEST_TITLE = 60;
 
 export function emptyConversation(id: string): Conversation {
-  return { id, title: null, turns: [], leaf: null };
+  return { id, title: null, model: null, turns: [], leaf: null };
 }
 
 export function emptyAnswer(ask: number): Answer {

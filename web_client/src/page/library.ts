@@ -51,6 +51,7 @@ export function createLibrary(
   /** Turns as they were last written, or read. */
   let written = new Map<string, Turn>();
   let writtenLeaf: string | null = null;
+  let writtenModel: string | null = null;
   /** Those of this page that have reached the database, as they are there. */
   const safe = new WeakSet<Turn>();
   let writing: Promise<void> = Promise.resolve();
@@ -77,13 +78,19 @@ export function createLibrary(
     return turns.filter((turn) => turn.answer.ask > 0 && written.get(turn.id) !== turn);
   }
 
+  /** Something of the record that stands beside the turns. */
+  function headChanged({ leaf, model }: Conversation): boolean {
+    return leaf !== writtenLeaf || model !== writtenModel;
+  }
+
   async function write(): Promise<void> {
     const { conversation } = store.state();
     const turns = changedTurns(conversation);
-    if (database === null || (turns.length === 0 && conversation.leaf === writtenLeaf)) return;
+    if (database === null || (turns.length === 0 && !headChanged(conversation))) return;
     const { id, leaf } = conversation;
     for (const turn of turns) written.set(turn.id, turn);
     writtenLeaf = leaf;
+    writtenModel = conversation.model;
     for (const turn of turns) if (isOpen(turn.answer) && !held.has(turn.id)) held.set(turn.id, answering.hold(turn.id));
     try {
       await database.save(chatRecord(conversation, now()), turns.map((turn) => turnRecord(id, turn)));
@@ -117,7 +124,7 @@ export function createLibrary(
     const { conversation } = store.state();
     const turns = changedTurns(conversation);
     if (database !== null && turns.some((turn) => !written.has(turn.id))) void flush();
-    else if (timer === null && (conversation.leaf !== writtenLeaf || turns.length > 0)) timer = setTimeout(() => void opened.then(flush), SAVE_EVERY_MS);
+    else if (timer === null && (headChanged(conversation) || turns.length > 0)) timer = setTimeout(() => void opened.then(flush), SAVE_EVERY_MS);
   });
 
   tabs.addEventListener('message', ({ data }) => {
@@ -163,6 +170,7 @@ export function createLibrary(
   function show(conversation: Conversation): void {
     written = new Map(conversation.turns.map((turn) => [turn.id, turn]));
     writtenLeaf = conversation.leaf;
+    writtenModel = conversation.model;
     store.dispatch({ type: 'conversation_opened', conversation });
   }
 
@@ -187,8 +195,8 @@ export function createLibrary(
       return;
     }
     const { turns } = stored;
-    const { title, leaf } = stored.chat;
-    const conversation = { id, title, turns, leaf };
+    const { title, model = null, leaf } = stored.chat;
+    const conversation = { id, title, model, turns, leaf };
     // A page that was closed in the middle of an answer may have written the turn and no more.
     const known = leaf !== null && turns.some((turn) => turn.id === leaf);
     show({ ...conversation, leaf: known ? leafBelow(conversation, leaf) : newestLeaf(conversation) });

@@ -5,6 +5,7 @@ import { createChat } from './chat';
 import { addressedChat, followAddress } from './address';
 import { newId } from './ids';
 import { createLibrary } from './library';
+import { listModels } from './models';
 import { parseParameters } from './parameters';
 import { readSettings, writeSettings } from './storage/preferences';
 import { initialState } from './state';
@@ -18,6 +19,7 @@ import { createDeviceStorage } from './views/device_storage';
 import { byId } from './views/dom';
 import { focusMessage } from './views/focus';
 import { createEffort } from './views/effort';
+import { createModelPicker } from './views/model_picker';
 import { createNotices } from './views/notices';
 import { createPause } from './views/pause';
 import { createSettingsForm } from './views/settings_form';
@@ -46,6 +48,7 @@ const views = [
   createComposer(chat, () => store.state()),
   createChats(library),
   createSplitPanel(),
+  createModelPicker(chat, writeSettings),
   createPause(chat),
   createDeviceStorage(chat, () => store.state().settings, writeSettings),
   createEffort(chat, options, () => store.state(), writeSettings),
@@ -85,3 +88,6 @@ window.splitllm = { diagnostics: () => chat.diagnostics() };
 draw();
 focusMessage();
 void followAddress(store, library);
+void listModels(options.server).then((models) => {
+  store.dispatch({ type: 'models_listed', models });
+});

@@ -11,6 +11,8 @@ export interface Settings {
   readonly keepWeights: boolean;
   /** No more of the model is downloaded. */
   readonly lessData: boolean;
+  /** The server's model that new chats begin with; null for its first. */
+  readonly model: string | null;
   /** The system prompt; empty for none. */
   readonly instructions: string;
 }
@@ -26,7 +28,7 @@ export const MAX_TOKENS: Range = { min: 1, max: 8192 };
 export const EFFORT: Range = { min: 0, max: 1 };
 export const SEED: Range = { min: 0, max: Number.MAX_SAFE_INTEGER };
 
-export const DEFAULT_SETTINGS: Settings = { temperature: 0, topP: 1, maxTokens: 256, seed: null, effort: null, keepWeights: true, lessData: false, instructions: '' };
+export const DEFAULT_SETTINGS: Settings = { temperature: 0, topP: 1, maxTokens: 256, seed: null, effort: null, keepWeights: true, lessData: false, model: null, instructions: '' };
 
 export const LONGEST_INSTRUCTIONS = 20_000;
 
@@ -42,7 +44,7 @@ export function settingsFrom(kept: string | null): Settings {
   } catch {
     value = {};
   }
-  const { temperature, topP, maxTokens, seed, effort, keepWeights, lessData, instructions } = DEFAULT_SETTINGS;
+  const { temperature, topP, maxTokens, seed, effort, keepWeights, lessData, model, instructions } = DEFAULT_SETTINGS;
   return {
     temperature: isNumber(value.temperature, TEMPERATURE) ? value.temperature : temperature,
     topP: isNumber(value.topP, TOP_P) ? value.topP : topP,
@@ -51,6 +53,7 @@ export function settingsFrom(kept: string | null): Settings {
     effort: isNumber(value.effort, EFFORT) ? value.effort : effort,
     keepWeights: typeof value.keepWeights === 'boolean' ? value.keepWeights : keepWeights,
     lessData: typeof value.lessData === 'boolean' ? value.lessData : lessData,
+    model: typeof value.model === 'string' ? value.model : model,
     instructions: typeof value.instructions === 'string' ? value.instructions.slice(0, LONGEST_INSTRUCTIONS) : instructions,
   };
 }

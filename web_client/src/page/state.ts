@@ -4,6 +4,7 @@
  */
 import type { AnswerStats, ChatMessage, EngineEvent, Phase, SplitState, StorageState } from '../api';
 import { emptyAnswer, emptyConversation, isOpen, leafBelow, merge, pathOf, together, withTurn, type Answer, type Conversation, type Turn } from './conversation';
+import { modelOf, wantedModel } from './models';
 import type { Settings } from './settings';
 
 /** What can be done about a notice. */
@@ -46,6 +47,8 @@ export interface State {
   /** Highest number given to an ask. It survives a new chat, so that events of an old chat never match a new answer. */
   readonly lastAsk: number;
   readonly lastStats: AnswerStats | null;
+  /** The server's models by name, the first of them for who chooses none; empty while they are not known. */
+  readonly models: readonly string[];
   readonly notices: readonly Notice[];
   /** Set when the engine cannot go on until it is started again. */
   readonly engineFailure: string | null;
@@ -68,6 +71,9 @@ export type UserEvent =
   | { readonly type: 'notice_shown'; readonly notice: Notice }
   | { readonly type: 'notice_dismissed'; readonly code: string }
   | { readonly type: 'settings_changed'; readonly settings: Settings }
+  | { readonly type: 'models_listed'; readonly models: readonly string[] }
+  /** This one shall answer from now on, and in new conversations. */
+  | { readonly type: 'model_chosen'; readonly model: string }
   | { readonly type: 'engine_started' };
 
 export type PageEvent = EngineEvent | UserEvent;
@@ -87,6 +93,7 @@ export function initialState(settings: Settings, id = '', opening = false): Stat
     opening,
     lastAsk: 0,
     lastStats: null,
+    models: [],
     notices: [],
     engineFailure: null,
     settings,
@@ -122,7 +129,8 @@ export function reduce(state: State, event: PageEvent): State {
     case 'asked': {
       const { ask, id, at, parent, question, begin = '' } = event;
       const answer = begin === '' ? emptyAnswer(ask) : { ...emptyAnswer(ask), status: 'streaming' as const, text: begin };
-      return { ...withConversation(state, withTurn(state.conversation, { id, parent, createdAt: at, question, answer })), lastAsk: ask };
+      const conversation = { ...state.conversation, model: wantedModel(state) ?? modelOf(state) };
+      return { ...withConversation(state, withTurn(conversation, { id, parent, createdAt: at, question, answer })), lastAsk: ask };
     }
     case 'asked_again':
       return { ...changed(state, event.id, () => emptyAnswer(event.ask)), lastAsk: event.ask };
@@ -144,6 +152,13 @@ export function reduce(state: State, event: PageEvent): State {
       return { ...state, notices: state.notices.filter((notice) => notice.code !== event.code) };
     case 'settings_changed':
       return { ...state, settings: event.settings };
+    case 'models_listed':
+      return { ...state, models: event.models };
+    case 'model_chosen': {
+      // An empty conversation goes by the settings until something is asked in it.
+      const conversation = state.turns.length > 0 ? { ...state.conversation, model: event.model } : state.conversation;
+      return { ...state, conversation, settings: { ...state.settings, model: event.model } };
+    }
     case 'engine_started':
       // The split and the counts belonged to the former engine.
       return { ...state, phase: 'connecting', doneBytes: 0, totalBytes: 0, blocksReady: 0, place: null, split: null, engineFailure: null };

@@ -52,9 +52,10 @@ function downloadText(state: State): string {
   return state.totalBytes > 0 ? `${what} – ${bytesOf(state.doneBytes, state.totalBytes)}` : `${what}…`;
 }
 
-/** The quiet line under a finished answer, in its parts. */
-export function answerFigures(answer: Answer): readonly string[] {
+/** The quiet line under a finished answer, in its parts; where the server has several `models`, with the one that answered. */
+export function answerFigures(answer: Answer, models: readonly string[] = []): readonly string[] {
   const parts: string[] = [];
+  if (models.length > 1 && answer.split?.model) parts.push(answer.split.model);
   if (answer.stats !== null && answer.stats.tokens > 0) parts.push(...statsParts(answer.stats, answer.split));
   if (answer.finishReason === 'length') parts.push('cut at the token limit');
   // An answer without a word says so in its place.

@@ -252,7 +252,7 @@ export class Engine {
   private adoptPlan(plan: Plan): void {
     if (this.local?.blocks.resize(plan.max_tokens) === true) this.link?.session.forgetClientKv();
     this.tell.log.add(`split ${plan.split}, ${plan.max_tokens} tokens: ${plan.reason}`);
-    this.tell.emit({ type: 'split', state: splitState(plan, this.link?.welcome.blocks ?? plan.split, this.local) });
+    this.tell.emit({ type: 'split', state: splitState(plan, this.link?.welcome ?? { model: '', blocks: plan.split }, this.local) });
   }
 
   /** A hint for the planner. */

@@ -33,6 +33,10 @@ self.addEventListener('message', ({ data: command }: MessageEvent<Command>) => {
     case 'clear_storage':
       void engine?.storage.clear();
       return;
+    case 'close':
+      engine?.close();
+      engine = null;
+      return;
     case 'diagnose':
       void engine?.diagnose();
       return;

@@ -68,15 +68,15 @@ export class ServerLink implements TurnLink {
     });
   }
 
-  /** Connect and say hello. `onClose` is called when the connection ends, whoever ended it. */
-  static async connect({ server, apiKey }: Source, agent: string, bundle: string | null, onClose: () => void, every = everySecond, session = new ClientSession()): Promise<ServerLink> {
+  /** Connect and say hello to the source's model. `onClose` is called when the connection ends, whoever ended it. */
+  static async connect({ server, apiKey, model = null }: Source, agent: string, bundle: string | null, onClose: () => void, every = everySecond, session = new ClientSession()): Promise<ServerLink> {
     // A browser's WebSocket takes no header but this one; an address is written into logs.
     const protocols = apiKey === undefined ? [] : ['splitllm', `splitllm.key.${apiKey}`];
     const socket = new WebSocket(`${server.replace(/^http/, 'ws')}/v1/session`, protocols);
     socket.binaryType = 'arraybuffer';
     await opened(socket);
     const link = new ServerLink(socket, onClose, every, session);
-    link.send(link.session.hello(agent, null, bundle));
+    link.send(link.session.hello(agent, model, bundle));
     await link.expect('welcomed');
     return link;
   }

@@ -5,6 +5,7 @@ import { BundleFiles } from '../bundle/files';
 import type { KeptFiles } from '../bundle/kept';
 import { fetchManifest } from '../bundle/manifest';
 import type { Manifest } from '../bundle/manifest';
+import { BundleError, SessionError } from '../protocol/errors';
 import { TextCodec } from '../text/codec';
 
 export interface Model {
@@ -15,8 +16,12 @@ export interface Model {
   readonly codec: TextCodec;
 }
 
+/** Throws `unknown_model` where the server has none of that name. */
 export async function loadModel(source: Source, trusted: readonly string[], kept: KeptFiles): Promise<Model> {
-  const { manifest, identity } = await fetchManifest(source, trusted);
+  const { manifest, identity } = await fetchManifest(source, trusted).catch((error: unknown) => {
+    if (source.model == null || !(error instanceof BundleError) || error.code !== 'bundle_missing') throw error;
+    throw new SessionError('unknown_model', `The server has no model “${source.model}”; choose another one, or none for its first.`);
+  });
   const files = new BundleFiles(source, manifest.files, kept);
   const { file, chat_template: template, bos_token, eos_token } = manifest.tokenizer;
   const tokenizer = new TextDecoder().decode(await (canVerify() ? files.read(file) : files.readUnverified(file)));

@@ -1,11 +1,12 @@
 /** A plan as the page shows it. */
 import type { SplitState } from '../api';
-import type { Plan } from '../protocol/messages.generated';
+import type { Plan, Welcome } from '../protocol/messages.generated';
 import type { LocalModel } from './local';
 
-/** `blocks` are all that the model has, `local` is what runs some of them here. */
-export function splitState(plan: Plan, blocks: number, local: LocalModel | null): SplitState {
+/** `local` is what runs some of the model's blocks here. */
+export function splitState(plan: Plan, { model, blocks }: Pick<Welcome, 'model' | 'blocks'>, local: LocalModel | null): SplitState {
   return {
+    model,
     split: plan.split,
     blocks,
     backend: local?.backend ?? 'none',

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { engineOver } from '../../src/client/engine';
 import { createChat, type Chat } from '../../src/page/chat';
+import { emptyConversation } from '../../src/page/conversation';
 import { DEFAULT_SETTINGS } from '../../src/page/settings';
 import { initialState } from '../../src/page/state';
 import { createStore, type Store } from '../../src/page/store';
@@ -161,5 +162,52 @@ describe('a chat', () => {
     chat.configure({ ...store.state().settings, lessData: true });
     chat.configure({ ...store.state().settings, lessData: false });
     expect(engines[1]?.commands.at(-1)).toEqual({ type: 'weights', weights: { keep: false, download: true } });
+  });
+
+  describe('with several models', () => {
+    const models = ['small', 'large'];
+    const asked = (engine: FakePort): unknown => engine.commands.map((command) => (command.type === 'connect' ? command.options.model : command.type));
+
+    it('goes on with the first where nothing is chosen, without a new engine', () => {
+      const { store, chat, engines } = begin();
+      store.dispatch({ type: 'models_listed', models });
+      chat.send('Hello?');
+      expect(engines.map(asked)).toEqual([[null, 'ask']]);
+      expect(store.state().conversation.model).toBe('small');
+    });
+
+    it('has the chosen one answer, and a conversation that was with the other goes back to it', async () => {
+      const { store, chat, engines, engine } = begin();
+      store.dispatch({ type: 'models_listed', models });
+      chat.send('Hello?');
+      await engine().emit(finished(1, 'Hi.'));
+      const former = store.state().conversation;
+      expect(chat.chooseModel('large').model).toBe('large');
+      expect(engines[0]?.closed).toBe(true);
+      store.dispatch({ type: 'conversation_opened', conversation: emptyConversation('new') });
+      chat.send('And you?');
+      await engine().emit(finished(2, 'Hi.'));
+      expect(store.state().conversation.model).toBe('large');
+      store.dispatch({ type: 'conversation_opened', conversation: former });
+      expect(engines.map(asked)).toEqual([[null, 'ask'], ['large', 'ask'], ['small']]);
+    });
+
+    it('lets an answer under way come to its end first', async () => {
+      const { store, chat, engines, engine } = begin();
+      store.dispatch({ type: 'models_listed', models });
+      chat.send('Hello?');
+      chat.chooseModel('large');
+      expect(engines).toHaveLength(1);
+      await engine().emit(finished(1, 'Hi.'));
+      expect([engines.length, store.state().conversation.model]).toEqual([2, 'large']);
+    });
+
+    it('says so when the server has the model no more', () => {
+      const { store, engines } = begin();
+      store.dispatch({ type: 'model_chosen', model: 'gone' });
+      store.dispatch({ type: 'models_listed', models });
+      expect(engines.map(asked)).toEqual([[null], ['gone'], ['small']]);
+      expect(store.state().notices.map(({ sentence }) => sentence)).toEqual(['This server has no model “gone” any more; small answers in its place.']);
+    });
   });
 });

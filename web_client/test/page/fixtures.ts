@@ -7,6 +7,7 @@ export const STATS: AnswerStats = { tokens: 32, ttftMs: 240, tpotMs: 70.4, serve
 
 export function splitState(split: number, blocks = 8): SplitState {
   return {
+    model: 'tiny-chat',
     split,
     blocks,
     backend: 'webgpu',

@@ -2,6 +2,7 @@ import { describe, expect, it, vi } from 'vitest';
 import { createLibrary } from '../../src/page/library';
 import { DEFAULT_SETTINGS } from '../../src/page/settings';
 import { initialState } from '../../src/page/state';
+import { importChats } from '../../src/page/storage/archive';
 import { ChatDatabase, type StoredChat } from '../../src/page/storage/database';
 import { turnRecord } from '../../src/page/storage/records';
 import { createStore } from '../../src/page/store';
@@ -140,6 +141,20 @@ describe('a conversation', () => {
     await vi.waitFor(async () => {
       expect((await tab(name)).state().chats).toHaveLength(1);
     }, 4000);
+  });
+
+  it('remembers its model, also one that was chosen without another question', async () => {
+    const name = id();
+    const first = await tab(name);
+    first.store.dispatch({ type: 'models_listed', models: ['small', 'large'] });
+    await first.say('One?', 'First.');
+    first.store.dispatch({ type: 'model_chosen', model: 'large' });
+    await first.library.flush();
+    const after = await tab(name);
+    await after.library.open(first.state().conversation.id);
+    expect(after.state().conversation.model).toBe('large');
+    const [chat] = importChats(await after.library.exported(null));
+    expect(chat?.chat.model).toBe('large');
   });
 
   it('is renamed, and called by its first question again when the name is taken away', async () => {

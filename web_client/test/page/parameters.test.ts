@@ -8,7 +8,7 @@ describe('URL parameters', () => {
   it('have defaults that need no notice', () => {
     expect(parse('')).toEqual({
       options: { server: ORIGIN, split: 'auto', backend: 'auto', variant: 'auto', wire: 'float16', effort: null },
-      settings: { temperature: 0, topP: 1, maxTokens: 256, seed: null, keepWeights: true, lessData: false, effort: null, instructions: '' },
+      settings: { temperature: 0, topP: 1, maxTokens: 256, seed: null, keepWeights: true, lessData: false, model: null, effort: null, instructions: '' },
       notices: [],
     });
   });

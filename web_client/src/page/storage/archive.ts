@@ -20,6 +20,7 @@ interface ArchivedTurn extends Omit<TurnRecord, 'chat' | 'answer'> {
 interface ArchivedChat {
   readonly id: string;
   readonly title: string | null;
+  readonly model?: string | null | undefined;
   readonly createdAt: number;
   readonly updatedAt: number;
   readonly leaf: string | null;
@@ -52,10 +53,11 @@ export function importChats(text: string): readonly StoredChat[] {
 }
 
 function archived({ chat, turns }: StoredChat): ArchivedChat {
-  const { id, title, createdAt, updatedAt, leaf } = chat;
+  const { id, title, model, createdAt, updatedAt, leaf } = chat;
   return {
     id,
     title,
+    model,
     createdAt,
     updatedAt,
     leaf,
@@ -78,7 +80,7 @@ function parentsFirst(turns: readonly TurnRecord[]): readonly TurnRecord[] {
 
 /** Field by field: what else a file holds does not come in. */
 function restored(chat: ArchivedChat): StoredChat {
-  const { id, title, createdAt, updatedAt, leaf } = chat;
+  const { id, title, model = null, createdAt, updatedAt, leaf } = chat;
   const ids = new Set<string>();
   const turns = chat.turns.map((turn) => {
     // Parents come first, so that turns can form no circle.
@@ -89,7 +91,7 @@ function restored(chat: ArchivedChat): StoredChat {
     return turnRecord(id, { id: turn.id, parent: turn.parent, createdAt: turn.createdAt, question: turn.question, answer });
   });
   const firstQuestion = turns[0]?.question ?? '';
-  return { chat: { id, title, firstQuestion, createdAt, updatedAt, leaf: leaf !== null && ids.has(leaf) ? leaf : null, deletedAt: null }, turns };
+  return { chat: { id, title, model, firstQuestion, createdAt, updatedAt, leaf: leaf !== null && ids.has(leaf) ? leaf : null, deletedAt: null }, turns };
 }
 
 function figures({ tokens, ttftMs, tpotMs, serverBlocksRun, serverBlocksSaved, serverMsRun, serverMsSaved }: AnswerStats): AnswerStats {

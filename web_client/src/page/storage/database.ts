@@ -55,10 +55,10 @@ export class ChatDatabase {
     const written = turns.map((turn) => writing.store.put(turn));
     writing.commit();
     await Promise.all([...written, writing.done]);
-    const { leaf, updatedAt } = chat;
+    const { leaf, model, updatedAt } = chat;
     const transaction = this.database.transaction('chats', 'readwrite', { durability: 'relaxed' });
     const known = await transaction.store.get(chat.id);
-    await transaction.store.put(known === undefined ? chat : { ...known, leaf, updatedAt });
+    await transaction.store.put(known === undefined ? chat : { ...known, leaf, model, updatedAt });
     await transaction.done;
   }
 
@@ -71,8 +71,8 @@ export class ChatDatabase {
     const [chats, stored] = [transaction.objectStore('chats'), transaction.objectStore('turns')];
     const known = await chats.get(chat.id);
     if (known === undefined ? chat.updatedAt < purged : known.deletedAt !== null) return;
-    const { leaf, updatedAt } = chat;
-    if (known === undefined || known.updatedAt < updatedAt) await chats.put(known === undefined ? chat : { ...known, leaf, updatedAt });
+    const { leaf, model, updatedAt } = chat;
+    if (known === undefined || known.updatedAt < updatedAt) await chats.put(known === undefined ? chat : { ...known, leaf, model, updatedAt });
     for (const turn of turns) {
       const before = await stored.get(turn.id);
       if (before === undefined || before.answer.text.length < turn.answer.text.length) await stored.put(turn);

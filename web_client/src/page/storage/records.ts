@@ -4,6 +4,8 @@ import type { Answer, Conversation, Turn } from '../conversation';
 export interface ChatRecord {
   readonly id: string;
   readonly title: string | null;
+  /** See `Conversation`; records of before there were several have none. */
+  readonly model?: string | null | undefined;
   readonly firstQuestion: string;
   readonly createdAt: number;
   readonly updatedAt: number;
@@ -23,9 +25,9 @@ export interface TurnRecord {
 }
 
 /** The record of a conversation that is written at `now`, in milliseconds since 1970. */
-export function chatRecord({ id, title, turns, leaf }: Conversation, now: number): ChatRecord {
+export function chatRecord({ id, title, model, turns, leaf }: Conversation, now: number): ChatRecord {
   const createdAt = Math.min(now, ...turns.map((turn) => turn.createdAt));
-  return { id, title, firstQuestion: turns[0]?.question ?? '', createdAt, updatedAt: now, leaf, deletedAt: null };
+  return { id, title, model, firstQuestion: turns[0]?.question ?? '', createdAt, updatedAt: now, leaf, deletedAt: null };
 }
 
 export function turnRecord(chat: string, { id, parent, createdAt, question, answer }: Turn): TurnRecord {

@@ -46,8 +46,8 @@ export function createSettingsForm(chat: Chat, held: () => Settings, keep: (sett
   });
   byId('settings-reset', HTMLButtonElement).addEventListener('click', () => {
     // What this device gives and keeps is no setting of answers.
-    const { effort, keepWeights, lessData } = held();
-    change({ ...DEFAULT_SETTINGS, effort, keepWeights, lessData });
+    const { effort, keepWeights, lessData, model } = held();
+    change({ ...DEFAULT_SETTINGS, effort, keepWeights, lessData, model });
     fill();
   });
   byId('settings-button', HTMLButtonElement).addEventListener('click', () => {

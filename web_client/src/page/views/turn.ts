@@ -39,6 +39,7 @@ export function createTurnView(turn: Turn, chat: Chat): TurnView {
   article.setAttribute('aria-label', 'Assistant');
 
   let shown: Answer | null = null;
+  let models: readonly string[] = [];
 
   function regenerate(): void {
     chat.regenerate(turn.id);
@@ -53,12 +54,13 @@ export function createTurnView(turn: Turn, chat: Chat): TurnView {
     goOn.hidden = !(isLast && cut && answer.text !== '');
     retry.hidden = !(isLast && (failed || (cut && answer.text === '')));
     again.hidden = !retry.hidden;
-    if (answer === shown) return;
+    if (answer === shown && state.models === models) return;
     const growing = isGrowing(answer);
     const wasGrowing = shown === null || isGrowing(shown);
     // An answer that was read from storage was spoken when it was given.
     const fresh = answer.ask > 0;
     shown = answer;
+    models = state.models;
 
     article.dataset.status = answer.status;
     dots.hidden = answer.status !== 'waiting';
@@ -76,7 +78,7 @@ export function createTurnView(turn: Turn, chat: Chat): TurnView {
     text.hidden = answer.text === '';
     show(remark, remarkOn(answer));
     show(failure, answer.sentence ?? '');
-    const parts = growing || failed ? [] : answerFigures(answer);
+    const parts = growing || failed ? [] : answerFigures(answer, state.models);
     // What is put in anew is spoken anew, and another tab's words arrive as new turns all the way up.
     if (figures.textContent !== parts.join(SEPARATOR)) figures.replaceChildren(...separated(parts));
     figures.hidden = parts.length === 0;
