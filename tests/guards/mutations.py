@@ -310,10 +310,7 @@ MUTATIONS: Final[dict[str, tuple[Mutation, ...]]] = {
         (_OPENAI, "body = await request.read()", "print(body := await request.read())"),
         (_MACHINE, 'decode_message(text, "client")', 'decode_message(print(text) or text, "client")'),
     ),
-    "no pickle is read, and none is written": (
-        ("export/splitllm_export/source.py", 'not any(Path(source).glob("*.safetensors"))', "False"),
-        (_BUNDLE, "import math\n", "import math\nimport pickle\n"),
-    ),
+    "no pickle is read, and none is written": ((_BUNDLE, "import math\n", "import math\nimport pickle\n"),),
     "strangers write nothing into the log": (
         (
             f"{_SERVER}/http_log.py",
@@ -332,8 +329,8 @@ MUTATIONS: Final[dict[str, tuple[Mutation, ...]]] = {
         (_RUNNER, "            self.engine.clear(row)", "            pass"),
         (
             "backend/splitllm/engines/onnx/engine.py",
-            "self._blocks.clear(row, self._written(row), ",
-            "self._blocks.clear(row, 0, ",
+            "        self._blocks.clear(row, self._written(row), int(self._lowest[row]))\n",
+            "",
         ),
         ("backend/splitllm/engines/onnx/blocks.py", "            entry.value.clear(row, length)\n", ""),
         (
@@ -345,10 +342,9 @@ MUTATIONS: Final[dict[str, tuple[Mutation, ...]]] = {
     "a seat that others used is like a new one": (
         (
             "backend/splitllm/engines/onnx/engine.py",
-            "self._blocks.clear(row, self._written(row), ",
-            "self._blocks.clear(row, 0, ",
+            "        self._blocks.clear(row, self._written(row), int(self._lowest[row]))\n",
+            "",
         ),
-        ("backend/splitllm/engines/onnx/engine.py", "        self._lengths[row] = self._dirty[row] = 0\n", ""),
     ),
     "neighbours in a batch do not change one bit": (
         (
