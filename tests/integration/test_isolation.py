@@ -25,7 +25,10 @@ def engine(bundle: Bundle) -> Iterator[OnnxEngine]:
 
 
 def ours(engine: OnnxEngine, split: int, others: str) -> np.ndarray:
-    """Logits of the session in row 1 over a few steps, with neighbours of the same split that send `others`."""
+    """Logits of the session in row 1 over a few steps, with neighbours of the same split that send `others`.
+
+    Loud ones have longer conversations, too.
+    """
     chance = np.random.default_rng(3 if others == "quiet" else 5)
     hidden, vocabulary = engine.spec.hidden_size, engine.spec.vocab_size
 
@@ -40,13 +43,14 @@ def ours(engine: OnnxEngine, split: int, others: str) -> np.ndarray:
     for row in range(ROWS):
         engine.clear(row)
     heard = []
-    for row in range(4):
-        engine.run(Batch(prefill=(Work(row, split, 0, rows(20, row == 1, 11), False),)))
+    lengths = [20 if row == 1 or others == "quiet" else 33 for row in range(4)]
+    for row, length in enumerate(lengths):
+        engine.run(Batch(prefill=(Work(row, split, 0, rows(length, row == 1, 11), False),)))
     for step in range(STEPS):
-        works = [Work(row, split, 20 + step, rows(1, row == 1, 100 + step), True) for row in range(4)]
+        works = [Work(row, split, lengths[row] + step, rows(1, row == 1, 100 + step), True) for row in range(4)]
         heard.append(engine.run(Batch(decode=tuple(works)))[1].copy())
     # A prompt of a neighbour in the same tick is not seen either.
-    works = [Work(row, split, 20 + STEPS, rows(1, row == 1, 200), True) for row in range(4)]
+    works = [Work(row, split, lengths[row] + STEPS, rows(1, row == 1, 200), True) for row in range(4)]
     intruder = Work(4, split, 0, rows(16, False, 0), True)
     heard.append(engine.run(Batch(prefill=(intruder,), decode=tuple(works)))[2].copy())
     return np.stack(heard)
