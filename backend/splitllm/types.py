@@ -94,7 +94,7 @@ class ClientReport:
 
     Times are milliseconds for one block: `decode_ms` for one row, `prefill_ms` for `prefill_rows` rows.
     They are null until the client has measured them. `effort` is the largest share of the model's blocks that the
-    person lets this client run, from 0 to 1; None sets no cap.
+    person lets this client run, from 0 to 1; None sets no cap. `more_blocks`: whether further blocks are on their way.
     """
 
     backend: str = "none"
@@ -105,6 +105,7 @@ class ClientReport:
     prefill_rows: int = PREFILL_CHUNK
     memory_bytes: int | None = None
     effort: float | None = None
+    more_blocks: bool = True
 
 
 @dataclass(frozen=True, slots=True)

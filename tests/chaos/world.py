@@ -56,8 +56,10 @@ async def serving(bundle: Bundle, max_sessions: int = 4, **settings: Any) -> Asy
         yield url, server
 
 
-async def open_session(url: str, bundle: Bundle, split: int) -> ClientSession:
-    """A client's session at this split."""
+async def open_session(
+    url: str, bundle: Bundle, split: int, in_line: Callable[[int], None] | None = None
+) -> ClientSession:
+    """A client's session at this split; with `in_line` it waits for room."""
     spec = bundle.spec
     return await ClientSession.open(
         url,
@@ -68,6 +70,7 @@ async def open_session(url: str, bundle: Bundle, split: int) -> ClientSession:
         wire="float32",
         expected_prompt_tokens=8,
         rows=Rows(FakeBlocks(spec.blocks, spec.hidden_size, spec.max_context)),  # type: ignore[arg-type]  # a fake's shape
+        in_line=in_line,
     )
 
 

@@ -88,7 +88,6 @@ MUTATIONS: Final[dict[str, tuple[Mutation, ...]]] = {
     ),
     "a planning problem cannot crash the planner": (
         ("backend/splitllm/planner/problem.py", "if not number or not 0 <= raw <= MAX_NUMBER:", "if not number:"),
-        ("backend/splitllm/planner/problem.py", "if len(raw) != count:", "if False:"),
     ),
     # -- what it may hold
     "size of a message, also of one in pieces": ((_APP, "max_msg_size=self._max_message_bytes", "max_msg_size=0"),),
@@ -132,6 +131,9 @@ MUTATIONS: Final[dict[str, tuple[Mutation, ...]]] = {
     "nobody overtakes who waits for room, and who waits holds none": (
         (f"{_SERVER}/admission.py", "        if not len(self):\n", "        if True:\n"),
     ),
+    "nobody loses its room within a turn, or whose client does not know what to do then": (
+        (_LIVE, "if self._may_evict and self._seated", "if self._seated"),
+    ),
     "an API client that does not read": (
         (
             _OPENAI,
@@ -160,8 +162,8 @@ MUTATIONS: Final[dict[str, tuple[Mutation, ...]]] = {
         ("backend/splitllm/session/turn.py", "if request.prompt_end + 1 > max_tokens:", "if False:"),
     ),
     "whoever goes, at whatever point, leaves nothing": (
-        (_LIVE, "            self._admission.release(self.id)", "            pass"),
-        (_LIVE, "            self._runner.close(self.id, self.account.settled)", "            pass"),
+        (_LIVE, "        self._admission.release(self.id)\n", "        pass\n"),
+        (_LIVE, "        self._runner.close(self.id, on_closed)\n", "        pass\n"),
     ),
     "other sessions hear what they hear on a quiet day": (
         (

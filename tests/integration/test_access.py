@@ -61,7 +61,9 @@ def bearer(name: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {KEYS[name]}"}
 
 
-@pytest.mark.parametrize("path", [*OPEN_ROUTES, "/no", "/v1/models/tiny-chat", "/bundle/x", "/assets/x.js"])
+@pytest.mark.parametrize(
+    "path", [*OPEN_ROUTES, "/no", "/v1/models/tiny-chat", "/bundle/x", "/models/x/y", "/assets/x.js"]
+)
 def test_without_a_key_every_route_is_closed_by_every_method(guarded: ServerProcess, path: str) -> None:
     wrong = base64.b64encode(b"alice:wrong").decode()
     more = UPGRADE if path == "/v1/session" else {"Content-Length": "0"}

@@ -75,6 +75,7 @@ def test_a_pinned_server_tells_its_seconds_and_computes_with_the_weights_that_ar
         assert os.sched_getaffinity(server.process.pid) == {test.server_core}
         cpu, waited = server.usage()
         assert cpu > 0
+        assert server.loop_s() > 0
         assert waited >= 0
         assert "int4" in "".join(server.output)
     finally:

@@ -208,6 +208,8 @@ def odd_targets(seed: int, number: int) -> list[str]:
         ".",
         "",
         "bundle",
+        "models",
+        "tiny-chat",
         "assets",
         "linked",
         "secret.txt",
@@ -233,6 +235,9 @@ def odd_targets(seed: int, number: int) -> list[str]:
         "/linked/secret.txt",
         "/bundle/linked%2fsecret.txt",
         "/bundle/unlisted.bin",
+        "/models/tiny-chat/unlisted.bin",
+        "/models/tiny-chat/linked%2fsecret.txt",
+        "/models/tiny-chat/../../page/app.js.gz",
         "/unlisted.link",
         "/app.js.gz",
     ]

@@ -59,7 +59,7 @@ class Level:
         with urllib.request.urlopen(f"{server.url}/metrics", timeout=30) as response:
             metrics = response.read().decode()
         sessions = sum(float(n) for n in re.findall(r"^splitllm_sessions\{.*\} (\S+)$", metrics, re.MULTILINE))
-        [reserved] = re.findall(r'^splitllm_kv_bytes\{kind="reserved"\} (\S+)$', metrics, re.MULTILINE)
+        [reserved] = re.findall(r'^splitllm_kv_bytes\{kind="reserved",model=".*"\} (\S+)$', metrics, re.MULTILINE)
         return cls(
             int(sessions),
             int(float(reserved)),

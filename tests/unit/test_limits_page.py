@@ -40,6 +40,7 @@ SAYS: dict[str, list[str]] = {
     "tokens per session": ["`max_context`", "`context_overflow`"],
     "sessions": ["`--max-sessions`", "`server_full`"],
     "memory for keys and values": ["`--kv-memory`", "`kv_exhausted`"],
+    "memory for keys and values of a chat between turns": ["`--evict-idle-s`"],
     "who waits for room": ["`--queue-length`", "`--queue-s`", "`server_full`", "429"],
     "stop strings": [f"{openai_schema.STOP_STRINGS} of {openai_schema.STOP_CHARACTERS} characters"],
     "time for a client to take what it is sent": [f"{CONFIG.send_timeout_s:g} s"],

@@ -87,6 +87,11 @@ class ServerProcess:
                 count += str(file.readlink()).startswith("socket:")
         return count
 
+    def loop_s(self) -> float:
+        """Seconds on the processor so far of its first thread, where a server's event loop runs."""
+        pid = self.process.pid
+        return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text("utf-8").split()[0]) / 1e9
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         """End it with a signal; returns the exit code.
 

@@ -165,6 +165,14 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
         help="so many may wait in line; 0 refuses at once (default: %(default)s)",
     )
     limits.add_argument(
+        "--evict-idle-s",
+        type=not_negative,
+        default=30.0,
+        metavar="X",
+        help="a chat whose person thinks for so long gives its memory to who waits, and has it rebuilt with its next "
+        "question; 0: never (default: %(default)s)",
+    )
+    limits.add_argument(
         "--drain-s",
         type=positive,
         default=30.0,
@@ -253,6 +261,7 @@ def serve_models(args: argparse.Namespace, models: Sequence[ModelSource], *, ope
         profile_cache=None if args.no_profile_cache else cache_folder(os.environ),
         queue_s=args.queue_s,
         queue_length=args.queue_length,
+        evict_idle_s=args.evict_idle_s,
         drain_s=args.drain_s,
     )
     write_session_log(args.session_log)

@@ -62,6 +62,7 @@ class Rows:
     def adopt(self, position: int) -> None:
         """A plan within a turn: the server wants all that is known from `position` on, as if it were a prompt."""
         self._send_from, self._prompt_end = position, len(self.ids)
+        self._local_length = min(self._local_length, position)  # what it wants anew is computed anew, to be sent
 
     def take(self, position: int, values: NDArray[Any]) -> None:
         """Tokens `values`, [T, 1], that begin at `position`; a repeat adds nothing.

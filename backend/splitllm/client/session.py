@@ -241,6 +241,9 @@ class ClientSession:
                 await self._adopt(received)
             else:
                 self._follow(received)
+        elif received["type"] == "queued":  # the server gave this session's memory to others
+            if self._opening.in_line is not None:
+                self._opening.in_line(received["place"])
         elif received["type"] != "done":
             raise ConnectionLostError(unexpected(received, "done"))
         elif received["turn"] == self._turn:

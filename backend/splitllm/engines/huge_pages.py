@@ -15,8 +15,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-#: Weights of fewer bytes stay in the processor's caches, or near enough.
-WORTHWHILE: Final = 64 << 20
+#: Blocks of fewer bytes stay in the caches of a processor, or near enough.
+WORTHWHILE: Final = 32 << 20
 _COLLAPSE: Final = 25  # MADV_COLLAPSE, which the mmap module does not name
 #: Of the small pages that a huge one replaces, so many must be in use: it takes memory for the others too.
 _IN_USE: Final = 0.9

@@ -15,6 +15,8 @@ _MOST_MS: Final = 60_000.0
 #: A chunk that came this much later than the client needed to compute it was held up by the link.
 _HELD_UP: Final = 1.5
 _BANDWIDTH_GAIN: Final = 0.3
+#: A chunk that took so many times longer than usual met a hiccup; more of it says no more.
+_MOST_DEVIATION: Final = 4.0
 
 
 @dataclass(slots=True)
@@ -54,21 +56,30 @@ class BandwidthEstimate:
 
     A client sends a chunk while it computes the next, so chunks arrive as fast as the slower of the two allows. If the
     gap is what the computing takes, it says only that the link is not slower; if it is much longer, it is the link's.
+
+    bytes_per_ms: assumed until `samples` is above 0, then smoothed. deviation: mean deviation of a chunk's time, in
+    parts of the usual one; one sample has none.
     """
 
     bytes_per_ms: float
-    is_measured: bool = False
+    samples: int = 0
+    deviation: float = 0.0
 
     def chunk(self, size_bytes: int, gap_ms: float, compute_ms: float) -> None:
         """A chunk of `size_bytes` arrived `gap_ms` after the one before; the client needs `compute_ms` for one."""
         if size_bytes < 1 or not 0 < gap_ms < _MOST_MS or not compute_ms >= 0:
             return
         seen = size_bytes / gap_ms
-        if gap_ms > _HELD_UP * compute_ms:
-            gain = _BANDWIDTH_GAIN if self.is_measured else 1.0
-            # Chunks that wait in a buffer of ours arrive as one; a gap near 0 says nothing of the link's true rate.
-            if gap_ms >= 1:
-                self.bytes_per_ms += gain * (seen - self.bytes_per_ms)
-                self.is_measured = True
-        else:
+        if not gap_ms > _HELD_UP * compute_ms:
             self.bytes_per_ms = max(self.bytes_per_ms, seen)
+        elif gap_ms >= 1:  # chunks that wait in a buffer of ours arrive as one, and say nothing of the link's true rate
+            if self.samples:
+                error = min(abs(self.bytes_per_ms / seen - 1), _MOST_DEVIATION)
+                self.deviation += max(_BANDWIDTH_GAIN, 1 / self.samples) * (error - self.deviation)
+            self.bytes_per_ms += (_BANDWIDTH_GAIN if self.samples else 1.0) * (seen - self.bytes_per_ms)
+            self.samples += 1
+
+    @property
+    def p95_bytes_per_ms(self) -> float:
+        """What 95 of 100 chunks are not slower than: plans are made with it, as with the round trip's `p95_ms`."""
+        return self.bytes_per_ms / (1 + _P95_DEVIATIONS * self.deviation)

@@ -31,13 +31,14 @@ class Session:
     """The inputs of one plan after cleaning.
 
     `client_prefill_ms` is one block's time for the whole prompt; it and `client_decode_ms` are None where the client
-    has not measured. `ready` counts the blocks that the client holds, `willing` those that the person lets it run,
-    `memory` is in bytes (None: no limit known). `place` is what a person calls the client. `ttft_ms` and `tpot_ms` are
-    promised; a split of 1 or more may use the share `headroom` of them.
+    has not measured. `ready` counts the blocks that the client holds (`more`: others are on their way), `willing` those
+    that the person lets it run, `memory` is in bytes (None: no limit known). `place` is what a person calls the client.
+    `ttft_ms` and `tpot_ms` are promised; a split of 1 or more may use the share `headroom` of them.
     """
 
     blocks: int
     ready: int
+    more: bool
     willing: int
     backend: bool
     place: str
@@ -71,6 +72,7 @@ class Session:
         return cls(
             blocks=spec.blocks,
             ready=min(max(report.blocks_ready, 0), spec.blocks),
+            more=report.more_blocks,
             willing=_willing(report.effort, spec.blocks),
             backend=report.backend != "none",
             place="your machine" if report.backend == "cpu" else "your browser",

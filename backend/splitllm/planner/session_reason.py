@@ -25,7 +25,11 @@ def chosen_reason(candidates: Sequence[Candidate], best: Candidate, bound: str, 
     if bound == "effort":
         return f"{where}: you let {session.place} do no more."
     if bound == "blocks_ready":
-        missing = "the next one has not arrived yet" if best.split else f"none has arrived in {session.place} yet"
+        if session.more:
+            missing = "the next one has not arrived yet" if best.split else f"none has arrived in {session.place} yet"
+        else:
+            missing = f"{session.place} holds no more of them" if best.split else f"{session.place} holds none"
+            missing += ", and none is on its way"
         return f"{where}: {missing}."
     subject = "one more" if best.split else f"one in {session.place}"
     return f"{where}: {subject} would {_excess(candidates[best.split + 1], bound, session)}."

@@ -14,7 +14,6 @@ from aiohttp import web
 
 from .. import __version__
 from ..engine_thread import EngineThread
-from ..session import State
 from .access import KEY, SUBPROTOCOL, Access, offered
 from .admission import AdmissionQueue
 from .config import ServerConfig
@@ -46,6 +45,8 @@ _WAITING_ROOM: Final = 64
 _OPENINGS_PER_S: Final = 100.0
 #: Seconds that clients get to take the server's goodbye.
 _GOODBYE_S: Final = 5.0
+#: See Connection.standing; who is about to go is not counted.
+_STANDINGS: Final = ("new", "greeted", "queued", "idle", "evicted", "in_turn")
 #: How often the event loop's lag is taken, in seconds.
 _LAG_EVERY_S: Final = 0.1
 
@@ -60,7 +61,7 @@ class Server:
         self.metrics = Metrics(labels, __version__, config.sla, self._figures)
         self._max_message_bytes = max(model.longest_message(config.max_rows) for model in loaded)
         #: Sessions and requests of all models that wait for room.
-        self.queue = AdmissionQueue(config.queue_length, config.queue_s, 0.0)
+        self.queue = AdmissionQueue(config.queue_length, config.queue_s, config.evict_idle_s)
         shared = Shared(
             config,
             names=tuple(model.name for model in loaded),
@@ -180,11 +181,8 @@ class Server:
 
     def session_states(self, model: ServedModel) -> dict[tuple[str, str], int]:
         """How many sessions of a model there are, by (api, state)."""
-        states = Counter(connection.state for connection in self.connections if connection.model is model)
-        named = {
-            ("websocket", state.value.replace(" ", "_")): states[state]
-            for state in (State.NEW, State.GREETED, State.QUEUED, State.IDLE, State.IN_TURN)
-        }
+        states = Counter(connection.standing for connection in self.connections if connection.model is model)
+        named = {("websocket", state): states[state] for state in _STANDINGS}
         named["websocket", "held"] = len(model.held)
         return {**named, ("openai", "queued"): self.api.queued(model), ("openai", "in_turn"): self.api.in_turn(model)}
 

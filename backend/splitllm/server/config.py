@@ -25,6 +25,7 @@ class ServerConfig:
     memory_bytes: weights of all models and keys and values together; None bounds nothing.
     queue_length: sessions and requests over HTTP that may wait for room; 0 refuses at once.
     queue_s: they wait so long before they are refused; 0 refuses at once.
+    evict_idle_s: a session between turns for so long gives its memory to who waits; 0: never.
     drain_s: turns in work get so long to finish when the server is told to stop.
     grace_s: a session whose connection is lost waits so long for its client; 0 holds none.
     idle_timeout_s: a session that sends nothing for so long is closed.
@@ -55,6 +56,7 @@ class ServerConfig:
     variant: str | None = None
     queue_length: int = 64
     queue_s: float = 60.0
+    evict_idle_s: float = 30.0
     drain_s: float = 30.0
     up_bytes_per_ms: float = 1250.0
     down_bytes_per_ms: float = 6250.0

@@ -97,6 +97,14 @@ class Connection:
         """PROTOCOL.md, section 7."""
         return self._session.machine.state
 
+    @property
+    def standing(self) -> str:
+        """The state, as metrics name it."""
+        machine = self._session.machine
+        if machine.waits_for_room:
+            return "queued"
+        return "evicted" if machine.is_evicted else machine.state.value.replace(" ", "_")
+
     def drain(self) -> None:
         """Let the turn in work finish, then tell the client that the server stops."""
         self._session.drain()

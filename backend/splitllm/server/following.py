@@ -63,20 +63,25 @@ class Follower:
         return self._admission.plan(
             request,
             self._seen.link,
-            session=self._session,
+            session=None if machine.is_evicted else self._session,  # which needs no place for a plan
             report=report,
             held=Held(machine.split, machine.positions, self._seen.patience.margin) if is_open else None,
             prompt_tokens=prompt_tokens,
             waited_ms=waited_ms,
         )
 
-    def turn_began(self, request: TurnRequest) -> None:
-        """Each turn is planned anew: its prompt's length is known now, and others have come and gone."""
+    def turn_began(self, request: TurnRequest, plan: SessionPlan | None = None) -> None:
+        """Each turn is planned anew: its prompt's length is known now, and others have come and gone.
+
+        `plan`: the one that was just made for it.
+        """
         self._admission.turn_began(self._session, self._machine.split, request.prompt_end)
         self._seen.turn_began()
         self._seen.patience.turn_began()
         self.forget_prompt()
-        if (plan := self._plan_anew(is_worth_changing, prompt_tokens=request.prompt_tokens)) is not None:
+        if plan is None:
+            plan = self._plan_anew(is_worth_changing, prompt_tokens=request.prompt_tokens)
+        if plan is not None:
             self._watch_prompt(plan)
 
     def token_sent(self, position: int) -> None:

@@ -16,12 +16,26 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import CapacityError, MachineError, ProtocolError, SplitLLMError
-from ..generation import Event, Generation, Resplitted
+from ..generation import Event, Generation, Resplitted, TurnEnded
 from ..protocol import Frame, Kind, OpenRequest, Ticket, TurnRequest, encode_frame, encode_message
 from ..runner import Runner
-from ..session import Action, Begin, Cancel, Close, Feed, Greeting, Plan, Resplit, Send, SendToken, ServerSession, State
+from ..session import (
+    Action,
+    Begin,
+    Cancel,
+    Close,
+    Feed,
+    Greeting,
+    Plan,
+    Readmit,
+    Resplit,
+    Send,
+    SendToken,
+    ServerSession,
+    State,
+)
 from ..text import TextCodec
-from ..types import SamplingParams
+from ..types import SamplingParams, SessionPlan
 from .access import Key
 from .admission import AdmissionQueue, Guest
 from .config import ServerConfig
@@ -83,6 +97,8 @@ class LiveSession:
         #: Gives the client what it needs to come back, where it can and may.
         self.ticket: Callable[[], Ticket | None] = lambda: None
         self.is_open = False
+        self._seated = False  # it has a row and memory
+        self._may_evict = False  # its client knows what to do then
         self.draining = False
 
     # -- its connection -----------------------------------------------------------------------------------------------
@@ -153,7 +169,7 @@ class LiveSession:
     def drain(self) -> None:
         """Let the turn in work finish, then tell the client that the server stops."""
         self.draining = True
-        if self.machine.state is not State.IN_TURN:
+        if self.machine.state is not State.IN_TURN or self.machine.waits_for_room:
             self.shut_down()
 
     def shut_down(self) -> None:
@@ -178,8 +194,10 @@ class LiveSession:
         if self.is_open:
             self.is_open = False
             self._follower.forget_prompt()
-            self._runner.close(self.id, self.account.settled)
-            self._admission.release(self.id)
+            if self._seated:
+                self._unseat(self.account.settled)
+            else:
+                self.account.settled()
 
     # -- actions ------------------------------------------------------------------------------------------------------
 
@@ -192,21 +210,20 @@ class LiveSession:
                 self._put(encode_frame(Frame(Kind.TOKEN, turn, position, np.array([[token]], np.int32))))
                 self._follower.token_sent(position)
             case Begin(request):
+                self._queue.busy(self.id)
                 self.account.turn_began(request.prompt_tokens)
-                self._runner.begin(
-                    self.id,
-                    request.turn,
-                    start=request.start,
-                    prompt_end=request.prompt_end,
-                    generation=self._generation(request),
-                )
+                self._begin(request, request.start)
                 self._follower.turn_began(request)
+            case Readmit(request):
+                self.account.turn_began(request.prompt_tokens)
+                self._ask_for_room(lambda: self._readmit(request), self.machine.turned_away, may_wait=True)
             case Feed(turn, position, values):
                 self._follower.rows_arrived(position, len(values), self._frame_bytes)
                 self._runner.feed(self.id, turn, position, values)
             case Resplit(turn, split):
                 self._runner.resplit_turn(self.id, turn, split, self._on_event)
             case Cancel(turn):
+                self._queue.leave(self.id)
                 self._runner.cancel(self.id, turn)
             case Close(error):
                 self.account.ends_because(error.code if error is not None else "closed")
@@ -218,64 +235,114 @@ class LiveSession:
     async def _plan(self, action: Plan) -> None:
         if self.machine.state is State.CLOSED:
             return
-        if not self._runner.ready:
-            self.lose_engine()
-            return
         request = action.request
         if not self.is_open:
-            self._ask_for_room(request)
+            self._ask_for_room(lambda: self._open(request), self.machine.refused, may_wait=request.queue is True)
+            return
+        if not self._runner.ready:
+            self.lose_engine()
             return
         in_turn = self.machine.state is State.IN_TURN
         try:
             plan = self._follower.plan(request)
-            if not in_turn:
+            if not in_turn and self._seated:
                 self._admission.admit(self.id, plan.split, request.max_tokens)
         except SplitLLMError as error:
             self.post(self.machine.refused(error))
             return
         self._follower.request = request
+        if self.machine.waits_for_room:
+            self.post(self.machine.planned_in_turn(plan, request, self._seen.round_trip.ms))
+            return
         if in_turn:
             self._follower.change_turn(plan, request)
             return
-        if plan.split != self.machine.split:
+        if self._seated and plan.split != self.machine.split:
             await self._runner.resplit(self.id, plan.split)
         self._follower.tell(plan)
         self.post(self.machine.planned(self.id, plan, request, self._seen.round_trip.ms))
 
     # -- room ---------------------------------------------------------------------------------------------------------
 
-    def _ask_for_room(self, request: OpenRequest) -> None:
-        """Open the session, now or when its turn in the queue has come."""
+    def _ask_for_room(
+        self, enter: Callable[[], None], refused: Callable[[SplitLLMError], list[Action]], *, may_wait: bool
+    ) -> None:
+        """Call `enter` now or when its turn in the queue has come; `refused` says what follows if it cannot be."""
+
+        def try_to_enter() -> None:
+            if not self._runner.ready:
+                self.lose_engine()
+                return
+            try:
+                enter()
+            except CapacityError:
+                raise
+            except SplitLLMError as error:
+                self.post(refused(error))
+            except Exception:
+                self._fail_unexpectedly()
+
         guest = Guest(
-            enter=lambda: self._guarded(lambda: self._open(request)),
+            enter=try_to_enter,
             placed=lambda place: self.post(self.machine.queued(place)),
-            refused=lambda error: self.post(self.machine.refused(error)),
+            refused=lambda error: self.post(refused(error)),
         )
         try:
-            self._queue.ask(self.id, guest, may_wait=request.queue is True)
+            self._queue.ask(self.id, guest, may_wait=may_wait)
         except CapacityError as error:
-            self.post(self.machine.refused(error))
-
-    def _guarded(self, enter: Callable[[], None]) -> None:
-        """Try to enter; only that there is no room is for the queue to know."""
-        try:
-            enter()
-        except CapacityError:
-            raise
-        except SplitLLMError as error:
-            self.post(self.machine.refused(error))
-        except Exception:
-            self._fail_unexpectedly()
+            self.post(refused(error))
 
     def _open(self, request: OpenRequest) -> None:
         plan = self._follower.plan(request)
-        self._admission.admit(self.id, plan.split, request.max_tokens)
-        self._follower.request = request
+        self._seat(plan, request)
         self.is_open = True
-        self._runner.open(self.id, plan.split, self._on_event)
+        self._may_evict = request.queue is not None
         ticket = self.ticket() if request.resumable else None
-        self._follower.tell(plan)
         self.post(self.machine.planned(self.id, plan, request, self._seen.round_trip.ms, ticket))
+        self._idle()
+
+    def _readmit(self, request: TurnRequest) -> None:
+        """Begin a turn without keys and values: the client sends the history as under a new plan within the turn."""
+        opened = self._follower.request
+        assert opened is not None  # noqa: S101  # the session had a plan before it was evicted
+        self._admission.check_place(self.id)
+        plan = self._follower.plan(opened, prompt_tokens=request.prompt_end)
+        self._seat(plan, opened)
+        self._begin(request, 0)
+        self.post(self.machine.readmitted(plan, self._seen.round_trip.ms, 1000 * time.monotonic()))
+        self._follower.turn_began(request, plan)
+
+    def _seat(self, plan: SessionPlan, request: OpenRequest) -> None:
+        self._admission.admit(self.id, plan.split, request.max_tokens)
+        self._seated = True
+        self._follower.request = request
+        self._runner.open(self.id, plan.split, self._on_event)
+        self._follower.tell(plan)
+
+    def _unseat(self, on_closed: Callable[[], None] | None = None) -> None:
+        self._seated = False
+        self._queue.busy(self.id)
+        self._runner.close(self.id, on_closed)
+        self._admission.release(self.id)
+
+    def _idle(self) -> None:
+        """The person thinks: who waits may have the room, if they do so for long."""
+        if self._may_evict and self._seated and self.machine.state is State.IDLE:
+            self._queue.idle(self.id, self._evict)
+
+    def _evict(self) -> bool:
+        """Give row and memory to who waits; False if that cannot be now."""
+        if self.machine.state is not State.IDLE or self._plans:
+            return False
+        self._unseat()
+        self.machine.evicted()
+        self.account.evicted()
+        return True
+
+    def _begin(self, request: TurnRequest, start: int) -> None:
+        self._runner.begin(
+            self.id, request.turn, start=start, prompt_end=request.prompt_end, generation=self._generation(request)
+        )
 
     def _generation(self, request: TurnRequest) -> Generation:
         room = self.machine.max_tokens - request.prompt_end
@@ -296,6 +363,8 @@ class LiveSession:
             self.post(self.machine.receive_event(event, 1000 * time.monotonic()))
             if self.is_open:
                 self._follower.happened(event)
+            if isinstance(event, TurnEnded):
+                self._idle()
             if self.draining and self.machine.state is State.IDLE:
                 self.shut_down()
         except Exception:

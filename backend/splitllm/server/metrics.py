@@ -111,6 +111,9 @@ class Metrics:
         self.generated_tokens = counter("generated_tokens_total", "Tokens drawn and delivered.", "model", "api")
         self.turns = counter("turns_total", "Turns ended, by why.", "model", "api", "finish_reason")
         self.sessions_ended = counter("sessions_ended_total", "Sessions ended.", "model", "api")
+        self.evictions = counter(
+            "evictions_total", "Sessions between turns whose keys and values made room for others.", "model"
+        )
         self.refusals = counter("refusals_total", "Errors told to clients, by code.", "model", "api", "code")
         self.sla = counter("sla_total", "Turns that kept or missed the latency promised.", "model", "figure", "outcome")
         promised = Gauge("splitllm_sla_seconds", "The latency promised.", ("figure",), registry=registry)
@@ -129,7 +132,7 @@ class Metrics:
     def _begin_at_zero(self, model: ModelLabels) -> None:
         """A series that appears with its first event hides that event from rate(); so all of them begin now."""
         name = model.name
-        for alone in (self.batch_rows, self.tick):
+        for alone in (self.batch_rows, self.tick, self.evictions):
             alone.labels(name)
         for split in range(model.blocks + 1):
             self.plans.labels(name, str(split))

@@ -69,9 +69,9 @@ class Observation:
 
     @property
     def link(self) -> Link:
-        """The link as plans should take it: a round trip that is rarely exceeded, and the measured bandwidth."""
+        """The link as plans should take it: a round trip and a bandwidth that are rarely worse, as measured."""
         half = self.round_trip.estimate.p95_ms / 2
-        return Link(half, half, self._up.bytes_per_ms, self._down_bytes_per_ms)
+        return Link(half, half, self._up.p95_bytes_per_ms, self._down_bytes_per_ms)
 
     def turn_began(self) -> None:
         """A turn begins, or its rows are to come anew."""

@@ -91,11 +91,11 @@ class Admission:
         `prompt_tokens` is the prompt's true length where it is known, `waited_ms` what is gone of the promised TTFT.
 
         Raises:
-            CapacityError: `server_full`.
+            CapacityError: `server_full`, where `session` is given.
             TurnError: `split_unavailable` or `variant_unavailable`.
         """
         if session is not None:
-            self._check_place(session)
+            self.check_place(session)
         said, config, spec = request.report, self._config, self._bundle.spec
         try:
             block_bytes = self._bundle.block_bytes(said.variant)
@@ -140,14 +140,19 @@ class Admission:
         Raises:
             CapacityError: `server_full` or `kv_exhausted`; what the session held stays.
         """
-        self._check_place(session)
+        self.check_place(session)
         before = self.budget.reserved_bytes
         self.budget.reserve(session, split, max_tokens)
         self.sessions.add(session)
         if self.budget.reserved_bytes < before:
             self.on_room()
 
-    def _check_place(self, session: str) -> None:
+    def check_place(self, session: str) -> None:
+        """Whether `admit` may find room: ask before a plan is made, which costs more.
+
+        Raises:
+            CapacityError: `server_full`.
+        """
         if session not in self.sessions and len(self.budget.pool.reserved) >= self._config.max_sessions:
             raise CapacityError(
                 f"All {self._config.max_sessions} sessions of this server are taken; try again in a minute."

@@ -150,6 +150,10 @@ class SessionAccount:
         """The session is open: from now on its steps are counted, and its end will have a line."""
         self.telemetry.enter(self)
 
+    def evicted(self) -> None:
+        """Others got its room between two turns."""
+        self.telemetry.metrics.evictions.labels(self.telemetry.model).inc()
+
     def turn_began(self, prompt_tokens: int) -> None:
         """A turn with so many new prompt tokens begins."""
         blocks, model = self.telemetry.blocks, self.telemetry.model

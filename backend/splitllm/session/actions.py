@@ -58,6 +58,13 @@ class Begin:
     request: TurnRequest
 
 
+@dataclass(frozen=True, slots=True)
+class Readmit:
+    """Begin a turn of a session that gave its room to others: take room, and call `readmitted` or `turned_away`."""
+
+    request: TurnRequest
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Feed:
     """Hand rows to the runner."""
@@ -89,7 +96,7 @@ class Close:
     error: SplitLLMError | None
 
 
-Action = Greet | Send | SendToken | Plan | Resume | Begin | Feed | Cancel | Resplit | Close
+Action = Greet | Send | SendToken | Plan | Resume | Begin | Readmit | Feed | Cancel | Resplit | Close
 
 
 class State(enum.Enum):

@@ -28,7 +28,7 @@ def accept(turn: Turn, frame: Frame, agreed: Agreed) -> Sequence[Action]:
     Raises:
         TurnError: the frame cannot be run; the turn is as it was.
     """
-    if turn.pending is not None or turn.unadopted:
+    if turn.pending is not None or turn.unadopted or turn.queued:
         return []  # sent under the former plan
     _check_shape(frame, agreed)
     if frame.position > turn.expected:

@@ -30,8 +30,22 @@ from ..protocol import (
     resume_member,
     text_limit,
 )
-from ..types import SessionPlan
-from .actions import Action, Begin, Cancel, Close, Greet, Greeting, Plan, Resplit, Resume, Send, SendToken, State
+from ..types import FinishReason, SessionPlan
+from .actions import (
+    Action,
+    Begin,
+    Cancel,
+    Close,
+    Greet,
+    Greeting,
+    Plan,
+    Readmit,
+    Resplit,
+    Resume,
+    Send,
+    SendToken,
+    State,
+)
 from .frames import Agreed, accept
 from .hello import welcome_to
 from .turn import PendingPlan, Segment, Turn, check_turn
@@ -64,11 +78,12 @@ class ServerSession:
         self._outcome: Message | None = None  # what ended that turn, or refused it
         self._plan: SessionPlan | None = None  # in force, as last told
         self.rtt_ms = 0.0
+        self._gave_up: int | None = None  # positions that the client was told of, and that others got the room of
 
     @property
     def waits_for_client(self) -> bool:
         """Whether the next step is the client's; the idle clock runs only then."""
-        if self.state is State.QUEUED:
+        if self.waits_for_room:
             return False
         return self.state is not State.IN_TURN or self._turn is None or self._turn.waiting
 
@@ -115,7 +130,7 @@ class ServerSession:
             (State.IDLE, "adopt"): list,
             (State.IN_TURN, "report"): lambda: self._report_in_turn(message),
             (State.IN_TURN, "adopt"): lambda: self._adopt(message["turn"]),
-            (State.IN_TURN, "cancel"): lambda: self._cancel(message["turn"]),
+            (State.IN_TURN, "cancel"): lambda: self._cancel(message["turn"], now_ms),
             (State.GREETED, "close"): self._close,
             (State.QUEUED, "close"): self._close,
             (State.IDLE, "close"): self._close,
@@ -174,14 +189,54 @@ class ServerSession:
         self.state = State.CLOSED
         return [Close(None)]
 
-    # -- planning -----------------------------------------------------------------------------------------------------
+    # -- room ---------------------------------------------------------------------------------------------------------
 
     def queued(self, place: int) -> list[Action]:
-        """There is no room yet for what a `Plan` action asked for: this is its place among those who wait."""
+        """There is no room yet for what a `Plan` or `Readmit` action asked for: its place among those who wait."""
         if self.state is State.CLOSED:
             return []
+        if self._turn is not None and self.state is State.IN_TURN:
+            return [Send(queued_message(self._turn.request.turn, place))]
         self.state = State.QUEUED
         return [Send(queued_message(None, place))]
+
+    @property
+    def waits_for_room(self) -> bool:
+        """Whether it stands in the queue: before it has a plan, or with a turn after it was evicted."""
+        in_turn = self.state is State.IN_TURN and self._turn is not None and self._turn.queued
+        return self.state is State.QUEUED or in_turn
+
+    @property
+    def is_evicted(self) -> bool:
+        """Whether its room went to others; its next turn takes room again."""
+        return self._gave_up is not None
+
+    def evicted(self) -> None:
+        """Others got its row and memory, between two turns. The client learns it when its next turn begins."""
+        self._gave_up, self.length = self.length, 0
+
+    def readmitted(self, plan: SessionPlan, rtt_ms: float, now_ms: float) -> list[Action]:
+        """The turn that a `Readmit` action began has room: the client sends all it knows, as under any new plan."""
+        turn = self._turn
+        assert turn is not None  # noqa: S101  # it waits
+        turn.queued, turn.queued_ms = False, now_ms - turn.began_ms
+        turn.split, turn.segment_start, turn.report_open = plan.split, 0, False
+        turn.expected = 0 if plan.split < self._blocks else turn.prompt_end - 1
+        turn.unadopted += 1
+        self.split, self.rtt_ms, self._gave_up = plan.split, rtt_ms, None
+        return [Send(self._plan_message(plan, 0, turn.request.turn))]
+
+    def turned_away(self, error: SplitLLMError) -> list[Action]:
+        """The turn that a `Readmit` action began cannot have room; the next one may ask again."""
+        turn = self._turn
+        if self.state is not State.IN_TURN or turn is None:
+            return []
+        turn.active = turn.queued = False
+        self.state = State.IDLE
+        self._outcome = error_message(error, turn=turn.request.turn)
+        return [Send(self._outcome)]
+
+    # -- planning -----------------------------------------------------------------------------------------------------
 
     def planned(
         self, session: str, plan: SessionPlan, request: OpenRequest, rtt_ms: float, ticket: Ticket | None = None
@@ -204,7 +259,7 @@ class ServerSession:
     @property
     def worth_holding(self) -> bool:
         """Whether a client that comes back would find more than a new session has."""
-        return self.state in (State.IDLE, State.IN_TURN) and self._last_turn > 0
+        return not self.waits_for_room and self.state in (State.IDLE, State.IN_TURN) and self._last_turn > 0
 
     def resumed(self, request: ResumeRequest, ticket: Ticket, rtt_ms: float) -> list[Action]:
         """The client is back on another connection: the plan in force, and what it has missed of the turn it names.
@@ -237,7 +292,7 @@ class ServerSession:
         turn = self._turn
         if self.state is not State.IN_TURN or turn is None:
             return []
-        if plan.split == self.split or turn.pending is not None:
+        if plan.split == self.split or turn.pending is not None or turn.queued:
             if not turn.report_open:
                 return []
             turn.report_open = False
@@ -278,7 +333,7 @@ class ServerSession:
     def changing(self) -> bool:
         """Whether a new plan of this turn is not in force yet on both sides."""
         turn = self._turn
-        return turn is not None and turn.active and (turn.pending is not None or turn.unadopted > 0)
+        return turn is not None and turn.active and (turn.pending is not None or turn.unadopted > 0 or turn.queued)
 
     def _plan_message(
         self, plan: SessionPlan, position: int, turn: int | None = None, resume: Message | None = None
@@ -320,7 +375,8 @@ class ServerSession:
         try:
             if request.turn <= self._last_turn:
                 raise TurnError(f"Turn {request.turn} is not after turn {self._last_turn}; count upwards.")
-            check_turn(request, self.length, self.max_tokens, self._greeting.spec.vocab_size)
+            held = self.length if self._gave_up is None else self._gave_up
+            check_turn(request, held, self.max_tokens, self._greeting.spec.vocab_size)
             if self._allow is not None:
                 self._allow()
         except TurnError as error:
@@ -329,6 +385,10 @@ class ServerSession:
                 self._last_turn, self._outcome = request.turn, told
             return [Send(told)]
         self._last_turn, self._outcome = request.turn, None
+        if self._gave_up is not None:
+            self._turn = Turn(request, now_ms, 0, request.prompt_end, self.split, queued=True)
+            self.state = State.IN_TURN
+            return [Readmit(request)]
         self.length = request.start
         # With all blocks at the client only the head runs here, and it needs the prompt's last row alone.
         expected = request.start if self.split < self._blocks else request.prompt_end - 1
@@ -336,9 +396,14 @@ class ServerSession:
         self.state = State.IN_TURN
         return [Begin(request)]
 
-    def _cancel(self, turn: int) -> Sequence[Action]:
+    def _cancel(self, turn: int, now_ms: float) -> Sequence[Action]:
         current = self._turn
-        return [Cancel(turn)] if current is not None and current.request.turn == turn else []
+        if current is None or current.request.turn != turn:
+            return []
+        if not current.queued:
+            return [Cancel(turn)]
+        ended = TurnEnded(self._name, turn, FinishReason.CANCELLED, None, 0, now_ms - current.began_ms)
+        return [Cancel(turn), *self.receive_event(ended, now_ms)]
 
     def _on_frame(self, data: bytes) -> Sequence[Action]:
         if self.state not in (State.IDLE, State.IN_TURN):
@@ -377,7 +442,7 @@ class ServerSession:
             case Resplitted():
                 return self._resplitted(turn, event)
             case TurnEnded():
-                turn.active = False
+                turn.active = turn.queued = False
                 self.state = State.IDLE
                 self.length = event.length
                 self._outcome = self._done(turn, event)
@@ -404,7 +469,7 @@ class ServerSession:
         stats = TurnStats(
             ttft_ms=None if first is None else first - turn.began_ms,
             tpot_ms=turn.tpot_ms,
-            queue_ms=ended.queue_ms,
+            queue_ms=turn.queued_ms + ended.queue_ms,
             server_blocks_run=run,
             server_blocks_saved=saved,
             server_ms_run=ms_run,

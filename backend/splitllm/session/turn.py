@@ -47,6 +47,8 @@ class Turn:
     split: int
     waiting: bool = True  # whether it waits for rows at all
     active: bool = True
+    queued: bool = False  # its session has no room yet, and nothing of it runs
+    queued_ms: float = 0.0  # it waited so long for that
     first_token_ms: float | None = None
     last_token_ms: float | None = None
     tokens: int = 0

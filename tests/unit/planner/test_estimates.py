@@ -80,6 +80,25 @@ def test_chunks_that_the_link_holds_up_tell_its_rate() -> None:
     assert link.bytes_per_ms == pytest.approx(73_728 / 295, rel=0.01)
 
 
+def test_a_bandwidth_is_planned_with_what_nearly_all_chunks_keep() -> None:
+    chance = random.Random(5)
+    link = BandwidthEstimate(1250.0)
+    kept = []
+    for _ in range(400):
+        rate = max(20.0, chance.gauss(100, 20))
+        kept.append(rate >= link.p95_bytes_per_ms)
+        link.chunk(73_728, 73_728 / rate, compute_ms=0.0)
+    assert 0.85 <= statistics.fmean(kept) < 1
+    assert 40 < link.p95_bytes_per_ms < link.bytes_per_ms
+
+
+def test_a_steady_bandwidth_and_one_chunk_alone_need_no_margin() -> None:
+    link = BandwidthEstimate(1250.0)
+    for _ in range(3):
+        assert link.p95_bytes_per_ms == pytest.approx(link.bytes_per_ms)
+        link.chunk(73_728, 590.0, compute_ms=50.0)
+
+
 def test_chunks_that_come_as_they_are_computed_only_show_that_the_link_is_no_slower() -> None:
     link = BandwidthEstimate(1250.0)
     link.chunk(73_728, 590.0, compute_ms=580.0)

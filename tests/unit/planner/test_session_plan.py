@@ -120,6 +120,12 @@ def test_blocks_that_have_not_arrived_cannot_run() -> None:
     assert chosen.details["candidates"]["rejected_by"] == [None] * 4 + ["blocks_ready"] + ["tpot"] * 4
     assert plan(replace(REPORT, blocks_ready=4)).bound == "tpot"
     assert plan(replace(REPORT, blocks_ready=99)).split == 4
+    assert "has not arrived yet" in chosen.reason
+    last = plan(replace(REPORT, blocks_ready=3, more_blocks=False))
+    assert (last.split, last.bound) == (3, "blocks_ready")
+    assert (
+        last.reason == "3 of 8 blocks run in your browser: your browser holds no more of them, and none is on its way."
+    )
     none = plan(replace(REPORT, blocks_ready=0))
     assert (none.split, none.bound, none.feasible) == (0, "blocks_ready", True)
     assert plan(replace(REPORT, blocks_ready=-5)).split == 0

@@ -51,6 +51,10 @@ export interface Report {
   prefill_rows: number;
   memory_bytes: number | null;
   effort: number | null;
+  /**
+   * Whether further blocks are on their way to this client; true if absent.
+   */
+  more_blocks?: boolean;
 }
 /**
  * Something changed; plan again. Between turns, or in one.

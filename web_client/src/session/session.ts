@@ -248,6 +248,8 @@ export class ClientSession {
     }
     turn.start = this.#serverLength;
     turn.promptEnd = this.#ids.length;
+    // What the server wants anew is computed anew, to be sent.
+    this.#clientLength = Math.min(this.#clientLength, turn.start);
     return { type: 'replanned', plan, message: { type: 'adopt', turn: turn.number }, frames: plan.split === 0 && !turn.cancelled ? this.#idFrames(turn) : [] };
   }
 

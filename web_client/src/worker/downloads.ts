@@ -19,14 +19,18 @@ export class Downloads {
     return this.controller.signal;
   }
 
+  get paused(): boolean {
+    return this.signal.aborted;
+  }
+
   pause(): void {
-    if (this.signal.aborted) return;
+    if (this.paused) return;
     this.allowed = new Promise((resolve) => (this.allow = resolve));
     this.controller.abort(new BundleError('download_paused', 'The download of the model is paused; the server runs what is not here.'));
   }
 
   resume(): void {
-    if (!this.signal.aborted || this.ended) return;
+    if (!this.paused || this.ended) return;
     this.controller = new AbortController();
     this.allow();
   }

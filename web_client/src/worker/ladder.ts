@@ -64,7 +64,8 @@ export class Ladder {
   /** What a report says of this browser; the rest is the person's word. */
   get measured(): Omit<Report, 'effort'> {
     const unknown = { decode_ms: null, prefill_ms: null, prefill_rows: PREFILL_ROWS, memory_bytes: null };
-    return this.local?.measured ?? { backend: this.prospect, variant: 'float32', blocks_ready: 0, ...unknown };
+    const here = this.local?.measured ?? { backend: this.prospect, variant: 'float32', blocks_ready: 0, ...unknown };
+    return { ...here, more_blocks: (!this.begun || this.growing) && !this.downloads.paused };
   }
 
   /** What to ask the planner for: a number only as far as blocks are here. */

@@ -52,7 +52,7 @@ test('a smaller split while the prompt is computed: what is under way is not sen
   const session = new ClientSession();
   session.hello('test', null, null);
   session.receive(WELCOME);
-  session.open(REPORT, 'auto', 'float32', 32, 8);
+  session.open(REPORT, 'auto', 'float32', 32, 8, false);
   session.receive(plan(3, 0, null));
   session.begin({ ...REQUEST, prompt: [1, 2, 3, 4, 5, 6] });
   const work = session.nextWork();
@@ -77,6 +77,21 @@ test('a smaller split: the history goes up again, at the new boundary', () => {
   session.receive(token(4, 8));
   session.receive(plan(2, 0, 1));
   expect(drain(session)).toEqual({ ran: [[2, 0, 4], [2, 4, 5]], sent: [[0, 4], [4, 5]] });
+});
+
+test('the same split, of a server that holds nothing any more: all hidden states are computed anew, and go up', () => {
+  const session = answering(2);
+  const stats = { ttft_ms: 1, tpot_ms: 1, queue_ms: 0, server_blocks_run: 1, server_blocks_saved: 1, server_ms_run: 0, server_ms_saved: 0, rtt_ms: 0 };
+  session.receive({ type: 'done', turn: 1, finish_reason: 'stop', stop_string: null, tokens: 1, position: 4, stats });
+  const { message } = session.begin({ ...REQUEST, prompt: [1, 2, 3, 7, 5] });
+  expect([message.turn, message.start]).toEqual([2, 4]);
+  expect(drain(session)).toEqual({ ran: [[2, 4, 5]], sent: [[4, 5]] });
+  expect(session.receive({ type: 'queued', turn: 2, place: 1 })).toEqual({ type: 'queued', place: 1 });
+  expect([session.owed, session.nextWork()]).toEqual(['step', null]);
+  expect(session.receive(plan(2, 0, 2))).toMatchObject({ type: 'replanned', message: { type: 'adopt', turn: 2 } });
+  expect(drain(session)).toEqual({ ran: [[2, 0, 4], [2, 4, 5]], sent: [[0, 4], [4, 5]] });
+  session.receive({ ...token(5, 8), turn: 2 });
+  expect(drain(session).sent).toEqual([[5, 6]]);
 });
 
 test('to split 0: the ids go up at once, and tokens stream', () => {

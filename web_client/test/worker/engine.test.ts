@@ -9,6 +9,7 @@ import type { LocalModel } from '../../src/worker/local';
 /** What the engine asked of the world, in order, and what the world shall answer. */
 const world = vi.hoisted(() => ({
   log: [] as string[],
+  more: [] as boolean[],
   bundle: 'a',
   /** Whether the manifest that is downloaded is the one that the server checks. */
   consistent: true,
@@ -68,8 +69,9 @@ vi.mock('../../src/worker/link', () => ({
           link.session.plan = { split: 0, blocks: 8, max_tokens: 64, reason: '', saved: {}, predicted: {} } as unknown as Plan;
           return Promise.resolve(link.session.plan);
         },
-        replan: ({ blocks_ready: ready }: { blocks_ready: number }) => {
+        replan: ({ blocks_ready: ready, more_blocks: more }: { blocks_ready: number; more_blocks: boolean }) => {
           world.log.push(`replan ${ready}`);
+          world.more.push(more);
           return Promise.resolve(link.session.plan);
         },
         close: () => undefined,
@@ -104,7 +106,7 @@ const phaseOf = (events: readonly EngineEvent[]): string => events.flatMap((even
 beforeEach(() => {
   // Node 20 has no navigator; a browser always has.
   vi.stubGlobal('navigator', {});
-  Object.assign(world, { log: [], bundle: 'a', consistent: true, links: [], sizes: [], openFails: null, roomFor: Infinity, grow: () => Promise.resolve(), turn: () => Promise.resolve() });
+  Object.assign(world, { log: [], more: [], bundle: 'a', consistent: true, links: [], sizes: [], openFails: null, roomFor: Infinity, grow: () => Promise.resolve(), turn: () => Promise.resolve() });
 });
 
 afterEach(() => {
@@ -350,4 +352,16 @@ test('an answer steps down as often as there is something to step down from', as
     expect(endOf(events, 1)).not.toBe('');
   });
   expect([endOf(events, 1), turns, closed]).toEqual(['stop', 3, ['wasm', 'wasm']]);
+});
+
+test('while blocks are on their way a report says so, and when none is any more, that', async () => {
+  const { local } = failing('wasm', new Error('not run'), []);
+  world.grow = async (host) => {
+    (host as GrowthHost).adopt(local);
+    await (host as GrowthHost).arrived(local);
+    throw new RuntimeError('run_failed', 'The second block is broken.');
+  };
+  started({ split: 'auto', backend: 'auto' });
+  await settle();
+  expect(world.more).toEqual([true, false]);
 });
