@@ -43,6 +43,8 @@ def test_question_and_answer_stand_in_the_log_with_their_figures(open_page: Open
     expect(figures).to_contain_text("TTFT")
     expect(figures).to_contain_text("tokens/s")
     expect(figures).to_contain_text("0 of 8 blocks in your browser")
+    expect(figures).not_to_contain_text("tiny-chat")
+    expect(chat.page.get_by_role("combobox", name="Model")).to_have_count(0)  # there is no choice
 
 
 def test_a_name_is_remembered_across_turns(open_page: OpenPage) -> None:
