@@ -77,7 +77,7 @@ class Seen:
     """All that the people of one process saw.
 
     mended: codes of the connections that clients lost and replaced. waits_ms: of those who came at a rate, from when
-    they were due to when their session was open.
+    they were due to when their session was open. queued: sessions that first stood in the server's queue.
     """
 
     turns: list[Turn] = field(default_factory=list)
@@ -85,6 +85,7 @@ class Seen:
     mended: list[str] = field(default_factory=list)
     waits_ms: list[float] = field(default_factory=list)
     sessions: int = 0
+    queued: int = 0
 
     def add(self, other: Seen) -> None:
         """What others saw, too."""
@@ -93,6 +94,7 @@ class Seen:
         self.mended += other.mended
         self.waits_ms += other.waits_ms
         self.sessions += other.sessions
+        self.queued += other.queued
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +218,7 @@ class _World:
         self.seen.failures.append(Failure(time.monotonic(), stage, code, str(error)[:200]))
 
     async def _open(self, draw: random.Random) -> _Session:
-        blocks = _Recorded(self._blocks)
+        blocks, places = _Recorded(self._blocks), list[int]()
         session = await _Session.open(
             self._url,
             model=None,
@@ -225,10 +227,12 @@ class _World:
             split=draw.choice(self._crowd.splits),
             wire="float32",
             expected_prompt_tokens=32,
+            in_line=places.append,
             rows=Rows(blocks),  # type: ignore[arg-type]  # a recording's shape
         )
         session.seen, session.recorded = self.seen, blocks
         self.seen.sessions += 1
+        self.seen.queued += bool(places)
         return session
 
     async def _ask(self, session: _Session, course: Course) -> None:

@@ -54,6 +54,7 @@ def _overload(part: dict[str, Any], path: Path) -> Path:
 
     figure, (sessions, answers) = pyplot.subplots(1, 2, figsize=(8, 3.6), sharex=True)
     times = [run["times"] for run in part["runs"]]
+    answers.axhline(part["capacity"]["goodput_per_s"], color=GREY, linestyle=":", label="as many people as seats")
     for axes, key, colour, name in (
         (sessions, "offered_per_s", GREY, "come"),
         (sessions, "served_per_s", PURPLE, "are served"),
@@ -64,7 +65,6 @@ def _overload(part: dict[str, Any], path: Path) -> Path:
         axes.set_xlabel("people who come, × capacity")
         axes.set_xticks(times)
         axes.legend(frameon=False, loc="lower right")
-    answers.axhline(part["capacity"]["goodput_per_s"], color=GREY, linestyle=":", label="capacity")
     sessions.set_ylabel("people a second")
     answers.set_ylabel("a second")
     figure.tight_layout()

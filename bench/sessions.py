@@ -13,9 +13,9 @@ wrong when its ids are not those of the same conversation on a quiet server.
 
 Second part: a server of `--seats` sessions. People come, ask one whole conversation without pauses, and go. The
 capacity is what is answered in time when there are always as many people as seats; then 1, 2 and 3 times as many come,
-at random, whether or not those before them are served, and who is refused does not try again. Goodput: right answers a
-second whose first token came within the promised time after the question, and the further ones within the promised
-mean time; how long people waited for a session stands beside it.
+at random, whether or not those before them are served; they wait in the server's queue, and who is refused does not
+try again. Goodput: right answers a second whose first token came within the promised time after the question, and the
+further ones within the promised mean time; how long people waited for a session stands beside it.
 
 Prints a summary; with `--out` it writes sessions.json, sessions.svg and sessions-overload.svg there.
 """
@@ -231,7 +231,8 @@ def ratio(above: float | None, below: float | None) -> float | None:
 def summary(seen: Seen) -> dict[str, Any]:
     """What both parts tell of a crowd."""
     return {
-        "sessions": seen.sessions, "answers": len(seen.turns), "tokens": sum(len(t.gaps_ms) + 1 for t in seen.turns),
+        "sessions": seen.sessions, "queued": seen.queued,
+        "answers": len(seen.turns), "tokens": sum(len(t.gaps_ms) + 1 for t in seen.turns),
         "wrong": sum(not turn.right for turn in seen.turns), "mended": dict(Counter(seen.mended)),
         "failures": dict(Counter(f"{each.stage}: {each.code}" for each in seen.failures)),
         "sentences": dict(Counter(each.message for each in seen.failures).most_common(8)),
