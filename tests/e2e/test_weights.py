@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import json
 import re
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, Playwright, Request, expect
 
+from splitllm.bundle import Bundle
 from tests.integration.test_reality import Proxy
-from tests.support import ServerProcess
+from tests.support import ServerProcess, running_server
 
 from .conftest import QUIET, ChatPage, chromium
 from .far import far
@@ -201,6 +206,33 @@ def test_less_data_downloads_nothing_until_it_may(page: Page, server: ServerProc
     page.get_by_role("button", name="Resume the download").click()
     expect(page.get_by_text("Ready", exact=True)).to_be_visible(timeout=120_000)
     assert downloads.weights != []
+
+
+@pytest.fixture
+def bulky(bundle: Bundle, tmp_path: Path) -> Bundle:
+    """The model with much behind its last block's weights that no graph reads."""
+    folder, name = Path(shutil.copytree(bundle.folder, tmp_path / "bulky")), "block.7.float32.bin"
+    with (folder / name).open("r+b") as file:
+        file.truncate(101_000_000)
+    manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+    with (folder / name).open("rb") as file:
+        manifest["files"][name] |= {"size": 101_000_000, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    (folder / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    return Bundle.open(folder)
+
+
+def test_a_big_download_waits_until_a_person_wants_it(page: Page, bulky: Bundle) -> None:
+    chat, downloads = ChatPage(page), Downloads(page)
+    with running_server(bulky.folder) as server:
+        page.goto(f"{server.url}/?{WASM}")
+        expect(page.get_by_text("Download paused")).to_be_visible()
+        expect(
+            page.get_by_text(re.compile("106 MB of the model have to be downloaded, and .* has room for"))
+        ).to_be_visible()
+        assert "Tokyo" in chat.ask(QUESTION)
+        assert downloads.weights == []
+        with page.context.expect_event("request", lambda request: "/bundle/block.0." in request.url):
+            page.get_by_role("button", name="Resume the download").click()
 
 
 @pytest.fixture

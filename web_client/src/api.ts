@@ -33,8 +33,11 @@ export interface EngineOptions {
 export interface WeightChoice {
   /** Verified files stay in the browser's storage for the next visit. */
   readonly keep: boolean;
-  /** More of the model may be downloaded. Without that, what is kept here runs, and the server runs the rest. */
-  readonly download: boolean;
+  /**
+   * More of the model may be downloaded; with `ask`, 100 MB or more only once it is `true`: until then such a download is paused, and a
+   * notice says its size. Without it, what is kept here runs, and the server runs the rest.
+   */
+  readonly download: boolean | 'ask';
 }
 
 export interface ChatMessage {

@@ -52,7 +52,7 @@ export function createChat(store: Store, startEngine: (choices: Pick<EngineOptio
 
   function weights(): WeightChoice {
     const { keepWeights, lessData } = store.state().settings;
-    return { keep: keepWeights, download: allowedNow ?? !lessData };
+    return { keep: keepWeights, download: allowedNow ?? (lessData ? false : 'ask') };
   }
 
   function restart(): void {

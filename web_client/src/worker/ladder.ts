@@ -2,7 +2,7 @@
  * What of the model runs in this browser: the backend, the blocks that have arrived on it, and the step down when it fails.
  * One for each bundle.
  */
-import type { Backend, EngineOptions, Phase } from '../api';
+import type { Backend, EngineOptions, Phase, WeightChoice } from '../api';
 import { SessionError } from '../protocol/errors';
 import type { SplitLLMError } from '../protocol/errors';
 import type { Plan, Report, Split } from '../protocol/messages.generated';
@@ -50,9 +50,9 @@ export class Ladder {
     private readonly options: EngineOptions,
     private readonly host: LadderHost,
     private growth: Promise<void>,
-    download: boolean,
+    private download: WeightChoice['download'],
   ) {
-    this.downloads = new Downloads(download);
+    this.downloads = new Downloads(download !== false);
     this.prospect = firstProspect(options);
     if (model.identity === null && options.backend !== 'none' && options.split !== 0) {
       this.begun = true; // nothing to grow with
@@ -74,9 +74,10 @@ export class Ladder {
   }
 
   /** Whether more of the model may be downloaded, from now on. */
-  allowDownloads(allowed: boolean): void {
-    if (allowed) this.downloads.resume();
-    else this.downloads.pause();
+  allowDownloads(allowed: WeightChoice['download']): void {
+    this.download = allowed;
+    if (allowed === false) this.downloads.pause();
+    else this.downloads.resume();
   }
 
   /** Load what the session shall begin with: the blocks of a split that was asked for by number. */
@@ -176,8 +177,12 @@ export class Ladder {
         if (!this.closed) this.host.progress(phase, doneBytes, totalBytes, blocksReady);
       },
       announce: async (bytes) => {
-        const sentence = downloadSentence(bytes, await freeBytes());
-        if (sentence !== null) tell.notice('big_download', sentence);
+        // Who names a split in numbers has decided.
+        const decide = this.download === 'ask' && this.options.split === 'auto';
+        const sentence = downloadSentence(bytes, await freeBytes(), decide);
+        if (sentence === null) return;
+        if (decide) this.downloads.pause();
+        tell.notice('big_download', sentence);
       },
       adopt: (local) => {
         if (this.closed) {

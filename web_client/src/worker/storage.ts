@@ -20,7 +20,7 @@ export class DeviceStorage {
   }
 
   /** Whether more of the model may be downloaded. */
-  get download(): boolean {
+  get download(): WeightChoice['download'] {
     return this.choice.download;
   }
 
@@ -52,10 +52,11 @@ export async function freeBytes(): Promise<number | null> {
   return quota === undefined || usage === undefined ? null : Math.max(0, quota - usage);
 }
 
-/** What a person should know before `bytes` are downloaded; null where that is little. */
-export function downloadSentence(bytes: number, free: number | null): string | null {
+/** What a person should know before `bytes` are downloaded, or before they `decide` on it; null where that is little. */
+export function downloadSentence(bytes: number, free: number | null, decide: boolean): string | null {
   if (bytes < BIG_DOWNLOAD_BYTES) return null;
   const room = free === null ? '' : `, and this browser has room for ${gigabytes(free)}`;
+  if (decide) return `To run here, ${gigabytes(bytes)} of the model have to be downloaded${room}. Nothing is until you resume it; you can chat without.`;
   return `While you chat, ${gigabytes(bytes)} of the model are downloaded${room}; Settings can pause that.`;
 }
 

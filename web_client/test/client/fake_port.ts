@@ -2,7 +2,7 @@ import type { Command, EngineEvent, EngineOptions } from '../../src/api';
 import type { EnginePort } from '../../src/client/engine';
 import type { SplitLLMError } from '../../src/protocol/errors';
 
-export const OPTIONS: EngineOptions = { server: 'http://127.0.0.1:8000', model: null, split: 'auto', backend: 'auto', variant: 'auto', wire: 'float16', effort: null, weights: { keep: true, download: true } };
+export const OPTIONS: EngineOptions = { server: 'http://127.0.0.1:8000', model: null, split: 'auto', backend: 'auto', variant: 'auto', wire: 'float16', effort: null, weights: { keep: true, download: 'ask' } };
 
 /** A worker in memory that notes what it is told. */
 export class FakePort implements EnginePort {

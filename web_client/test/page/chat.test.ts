@@ -161,7 +161,7 @@ describe('a chat', () => {
     expect(engines[1]?.commands).toEqual([{ type: 'connect', options: { ...OPTIONS, weights: { keep: false, download: false } } }]);
     chat.configure({ ...store.state().settings, lessData: true });
     chat.configure({ ...store.state().settings, lessData: false });
-    expect(engines[1]?.commands.at(-1)).toEqual({ type: 'weights', weights: { keep: false, download: true } });
+    expect(engines[1]?.commands.at(-1)).toEqual({ type: 'weights', weights: { keep: false, download: 'ask' } });
   });
 
   describe('with several models', () => {
