@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak guards check audit lock fast demo-model bench bench-peers pictures wheel chromium firefox clean
+.PHONY: help setup demo test soak guards check audit lock fast demo-model bench bench-peers bench-browser pictures wheel chromium firefox clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -78,6 +78,11 @@ bench: setup ## measure the engine on random weights in SmolLM2-135M's shape; MO
 bench-peers: setup bench/peers/.venv/.installed ## the same beside transformers, onnxruntime-genai, llama.cpp and Optimum
 	$(BIN)/python bench/peers/run.py --models $(MODELS) --out bench/results/peers.json $(ARGS)
 
+bench-browser: setup chromium bench/browser/node_modules/.installed ## the page's worker in Chromium beside one graph and transformers.js
+	$(BIN)/python bench/models.py smollm2-135m --out $(MODELS)
+	$(BIN)/python -m bench.page
+	$(BIN)/python -m bench.browser --models $(MODELS) $(ARGS)
+
 pictures: setup chromium ## renew the pictures of the page under docs/images
 	$(BIN)/python -m pytest tests/e2e/test_page.py -k pictures --update-pictures
 
@@ -86,6 +91,10 @@ wheel: setup ## build the wheel into dist/
 
 clean: ## remove what was installed and built
 	rm -rf $(VENV) web_client/node_modules backend/splitllm/_page dist
+
+bench/browser/node_modules/.installed: bench/browser/package.json bench/browser/package-lock.json
+	@cd bench/browser && npm ci --silent --no-audit --no-fund --ignore-scripts
+	@touch $@
 
 bench/peers/.venv/.installed: bench/peers/requirements.txt
 	@test -x bench/peers/.venv/bin/pip || $(PYTHON) -m venv bench/peers/.venv

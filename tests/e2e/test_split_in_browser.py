@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
 from tests.oracle import MAX_TOKENS, PROMPTS
 
 from .conftest import OpenPage
+from .test_ladder import change_worker
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 EXACT = {"variant": "float32", "wire": "float32", "temperature": 0, "max_tokens": MAX_TOKENS}
+#: GPU buffers of the engine's worker, those made less those destroyed.
+COUNT_BUFFERS = """() => {
+  self.buffers = { live: 0, bytes: 0 };
+  const gone = new WeakSet();
+  const { createBuffer } = GPUDevice.prototype;
+  GPUDevice.prototype.createBuffer = function (descriptor) {
+    const buffer = createBuffer.call(this, descriptor);
+    self.buffers.live += 1;
+    self.buffers.bytes += buffer.size;
+    return buffer;
+  };
+  const { destroy } = GPUBuffer.prototype;
+  GPUBuffer.prototype.destroy = function () {
+    if (!gone.has(this)) {
+      gone.add(this);
+      self.buffers.live -= 1;
+      self.buffers.bytes -= this.size;
+    }
+    return destroy.call(this);
+  };
+}"""
 
 
 @pytest.mark.timeout(1500)  # 10 answers of up to 96 tokens, at some 0.4 s a token for 8 blocks on SwiftShader
@@ -42,11 +64,20 @@ def test_text_equals_transformers(
         assert set(told["kvLocations"][:split]) == {"cpu"}
 
 
-def test_float16_activations_give_the_same_text(open_page: OpenPage, transformers_texts: dict[str, str]) -> None:
+def test_float16_activations_give_the_same_text_and_no_token_costs_a_buffer(
+    open_page: OpenPage, page: Page, transformers_texts: dict[str, str]
+) -> None:
+    change_worker(page, COUNT_BUFFERS)
     chat = open_page(split=3, backend="webgpu", **{**EXACT, "wire": "float16"})
+    buffers, runs = [], []
     for prompt in PROMPTS[:4]:
         chat.begin_anew()
         assert chat.ask(prompt) == transformers_texts[prompt]
+        buffers.append(page.workers[0].evaluate("self.buffers.live"))
+        runs.append(chat.diagnostics()["blockRuns"][0])
+    assert buffers[0] > 3
+    # A longer prompt may want some of another size; a buffer that leaks does so with every block and token.
+    assert buffers[-1] - buffers[0] < runs[-1] - runs[0]
 
 
 def test_the_browser_really_has_an_adapter(open_page: OpenPage) -> None:

@@ -1,4 +1,4 @@
-"""docs/performance.md quotes the committed results of `make bench-peers` and `make bench`, and nothing else."""
+"""docs/performance.md quotes the committed results of `make bench`, `bench-peers` and `bench-browser`, no others."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 
+from bench.browser.table import section
 from splitllm.bench import engine_figures
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs/performance.md").read_text("utf-8")
 PEERS: dict[str, Any] = json.loads((ROOT / "bench/results/peers.json").read_text("utf-8"))
 SECOND_TURN: dict[str, Any] = json.loads((ROOT / "bench/results/second_turn.json").read_text("utf-8"))
+BROWSER: dict[str, Any] = json.loads((ROOT / "bench/results/browser.json").read_text("utf-8"))
+BROWSER_PAGE: dict[str, Any] = json.loads((ROOT / "bench/results/page.json").read_text("utf-8"))
 ENGINE: dict[str, Any] = json.loads((ROOT / "bench/results/engine.json").read_text("utf-8"))
 
 
@@ -57,6 +60,10 @@ def test_the_page_quotes_the_second_turn() -> None:
     target = f"≤ {SECOND_TURN['target']:g}, {'met' if ratios[0] <= SECOND_TURN['target'] else '**missed**'}"
     assert f"| time to first token of turn 2 | {ratios[0]:.2f} | {ratios[1]:.2f} | {target} |" in PAGE
     assert (SECOND_TURN["history"], SECOND_TURN["new"], SECOND_TURN["rounds"]) == (1000, 16, 5)
+
+
+def test_the_page_quotes_the_browser() -> None:
+    assert section(BROWSER, BROWSER_PAGE) in PAGE
 
 
 def test_the_runs_are_what_the_page_says() -> None:
