@@ -22,7 +22,8 @@ from splitllm.server.serve import app_runner, bind, load
 @contextlib.contextmanager
 def running_server(bundle: Path, *options: str) -> Iterator[ServerProcess]:
     """A server on a free port; its output is printed, which pytest shows when a test fails."""
-    command = [sys.executable, "-m", "splitllm.cli", "--verbose", "serve", str(bundle), *options, "--port", "0"]
+    port = () if "--port" in options else ("--port", "0")
+    command = [sys.executable, "-m", "splitllm.cli", "--verbose", "serve", str(bundle), *options, *port]
     server = ServerProcess(command)
     try:
         yield server
