@@ -35,6 +35,8 @@ export interface Chat {
 export function createChat(store: Store, startEngine: (choices: Pick<EngineOptions, 'model' | 'effort' | 'weights'>) => Engine, now: () => number = Date.now): Chat {
   /** Whether the model may be downloaded, as it was said for this visit; else the settings say it. */
   let allowedNow: boolean | null = null;
+  /** The wanted model that the server lacks, as far as the person was told. */
+  let missing: string | null = null;
   /** The model that the engine runs; null for the server's first, as long as its name is not known. */
   let running: string | null;
   let engine = start();
@@ -65,17 +67,23 @@ export function createChat(store: Store, startEngine: (choices: Pick<EngineOptio
   store.subscribe(() => {
     const state = store.state();
     running ??= state.models[0] ?? null;
-    if (modelOf(state) !== running && openAnswer(state) === null) {
+    if (openAnswer(state) !== null) return;
+    if (modelOf(state) !== running) {
+      // Yes to the download of one model is not yes to that of another.
+      if (allowedNow === true) allowedNow = null;
       restart();
-      tellIfGone(state);
     }
+    tellIfGone(state);
   });
 
   function tellIfGone(state: State): void {
     const wanted = wantedModel(state);
     const model = modelOf(state);
-    if (wanted === null || model === null || wanted === model) return;
-    store.dispatch({ type: 'notice', code: 'model_gone', sentence: `This server has no model “${wanted}” any more; ${model} answers in its place.` });
+    const lacking = wanted === model ? null : wanted;
+    if (lacking === missing) return;
+    missing = lacking;
+    if (lacking === null) store.dispatch({ type: 'notice_dismissed', code: 'model_gone' });
+    else store.dispatch({ type: 'notice', code: 'model_gone', sentence: `This server has no model “${lacking}” any more; ${model ?? 'its first'} answers in its place.` });
   }
 
   /** Runs after the state holds the question as its last; an engine that failed is started again first. */

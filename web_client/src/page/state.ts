@@ -123,7 +123,7 @@ export function reduce(state: State, event: PageEvent): State {
     case 'failed':
       return event.ask === null
         ? { ...failOpenAnswer(state, event.sentence), engineFailure: event.sentence }
-        : withAnswer(notConnecting(state), event.ask, (answer) => failed(answer, event.sentence));
+        : failAnswer(state, event.ask, event.sentence);
     case 'diagnostics':
       return state;
     case 'asked': {
@@ -241,8 +241,10 @@ function stop(state: State): State {
 }
 
 /** A question that fails while the engine connects for it failed to connect; nothing goes on until the next one. */
-function notConnecting(state: State): State {
-  return state.phase === 'connecting' ? { ...state, phase: 'disconnected' } : state;
+function failAnswer(state: State, ask: number, sentence: string): State {
+  const next = withAnswer(state, ask, (answer) => failed(answer, sentence));
+  // An answer that was stopped may have been of the engine before this one.
+  return next !== state && next.phase === 'connecting' ? { ...next, phase: 'disconnected' } : next;
 }
 
 function failOpenAnswer(state: State, sentence: string): State {

@@ -8,8 +8,10 @@ export const BACKEND_NAMES: Readonly<Record<Backend, string>> = { webgpu: 'WebGP
 
 /** What the Split status says. It changes only when the split, the backend or the connection does. */
 export function headline(state: State): string {
-  if (state.engineFailure !== null || state.phase === 'disconnected') return 'Not connected';
+  if (state.engineFailure !== null) return 'Not connected';
+  // Blocks that arrive meanwhile may have said that there is no session.
   if (state.place !== null) return `The server is full; you are number ${String(state.place)} in line.`;
+  if (state.phase === 'disconnected') return 'Not connected';
   if (state.phase === 'connecting') return 'Connecting…';
   if (state.split === null) return 'Preparing…';
   return blocksHere(state.split.split, state.split.blocks);

@@ -202,6 +202,33 @@ describe('a chat', () => {
       expect([engines.length, store.state().conversation.model]).toEqual([2, 'large']);
     });
 
+    it('asks anew before it downloads another one', () => {
+      const { chat, store, engine } = begin();
+      store.dispatch({ type: 'models_listed', models });
+      const allowed = (): unknown => engine().commands.map((command) => (command.type === 'connect' ? command.options.weights?.download : command.type));
+      chat.allowDownloads(true);
+      chat.chooseModel('large');
+      expect(allowed()).toEqual(['ask']);
+      chat.allowDownloads(false);
+      chat.chooseModel('small');
+      expect(allowed()).toEqual([false]);
+    });
+
+    it('says of each conversation whether its model is gone', () => {
+      const { chat, store } = begin();
+      const sentences = (): readonly string[] => store.state().notices.map(({ sentence }) => sentence);
+      store.dispatch({ type: 'models_listed', models });
+      store.dispatch({ type: 'conversation_opened', conversation: { ...emptyConversation('d'), model: 'gone' } });
+      expect(sentences()).toEqual(['This server has no model “gone” any more; small answers in its place.']);
+      chat.dismiss('model_gone');
+      store.dispatch({ type: 'models_listed', models });
+      expect(sentences(), 'said once').toEqual([]);
+      store.dispatch({ type: 'conversation_opened', conversation: { ...emptyConversation('e'), model: 'former' } });
+      expect(sentences()).toHaveLength(1);
+      store.dispatch({ type: 'conversation_opened', conversation: emptyConversation('f') });
+      expect(sentences(), 'of no conversation that is shown').toEqual([]);
+    });
+
     it('says so when the server has the model no more', () => {
       const { store, engines } = begin();
       store.dispatch({ type: 'model_chosen', model: 'gone' });

@@ -81,6 +81,7 @@ describe('an answer', () => {
     const connecting = { type: 'phase', phase: 'connecting', doneBytes: 0, totalBytes: 0, blocksReady: 0 } as const;
     expect(after(split5, connecting, asked(1), failure(1)).phase).toBe('disconnected');
     expect(after(split5, { ...connecting, phase: 'ready' }, asked(1), failure(1)).phase).toBe('ready');
+    expect(after(asked(1), stopPressed, { type: 'engine_started' }, failure(1)).phase, 'of the engine before').toBe('connecting');
   });
 
   it('is replaced when asked again, in the same turn', () => {

@@ -35,6 +35,8 @@ describe('the split status', () => {
     expect(phaseText(after(queued(3))), 'the same, so that it is shown once').toBe(headline(after(queued(3))));
     expect(headline(after(split5, downloading, queued(3), queued(null)))).toBe('5 of 8 blocks in your browser');
     expect(headline(after(queued(3), { type: 'engine_started' }))).toBe('Connecting…');
+    expect(headline(after(downloading, { ...downloading, phase: 'disconnected' }, queued(2)))).toBe('The server is full; you are number 2 in line.');
+    expect(headline(after(queued(3), failure(null)))).toBe('Not connected');
   });
 });
 
