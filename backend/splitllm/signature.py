@@ -42,10 +42,10 @@ def read_trusted_key(path: Path) -> TrustedKey:
         UsageError: it holds no Ed25519 public key.
         MachineError: `cryptography` is missing.
     """
-    serialization, ed25519, _ = _library()
+    serialization, ed25519, exceptions = _library()
     try:
         public = serialization.load_pem_public_key(_read(path))
-    except ValueError:
+    except (ValueError, exceptions.UnsupportedAlgorithm):
         public = None
     if not isinstance(public, ed25519.Ed25519PublicKey):
         raise UsageError(f"{path} holds no Ed25519 public key; give the .pub file that `splitllm sign --new` made")
@@ -59,10 +59,10 @@ def read_private_key(path: Path) -> Ed25519PrivateKey:
         UsageError: it holds none; the file is not quoted.
         MachineError: `cryptography` is missing.
     """
-    serialization, ed25519, _ = _library()
+    serialization, ed25519, exceptions = _library()
     try:
         private = serialization.load_pem_private_key(_read(path), password=None)
-    except (ValueError, TypeError):  # TypeError: it wants a password
+    except (ValueError, TypeError, exceptions.UnsupportedAlgorithm):  # TypeError: it wants a password
         private = None
     if not isinstance(private, ed25519.Ed25519PrivateKey):
         raise UsageError(f"{path} holds no Ed25519 private key without a password; make one with `splitllm sign --new`")
@@ -121,10 +121,10 @@ def check_signature(manifest: bytes, signature: bytes | None, trusted: Collectio
             "from who holds a trusted key, or trust that key with --trusted-key",
             code="bundle_signature",
         )
-    _, _, invalid = _library()
+    _, _, exceptions = _library()
     try:
         key.public.verify(value, manifest)
-    except invalid:
+    except exceptions.InvalidSignature:
         raise BundleError(
             f"{SIGNATURE_NAME} is not {key.path}'s signature of this manifest.json: one of them was changed, or the "
             "signature is another bundle's; get both again from who signs them",
@@ -169,12 +169,12 @@ def _read(path: Path) -> bytes:
         raise UsageError(f"{path} cannot be read ({error.strerror}); give the file of a key") from None
 
 
-def _library() -> tuple[Any, Any, type[Exception]]:
+def _library() -> tuple[Any, Any, Any]:
     """`cryptography`, which only who asks for signatures needs."""
     try:
-        from cryptography.exceptions import InvalidSignature
+        import cryptography.exceptions as exceptions
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric import ed25519
     except ModuleNotFoundError:
         raise MachineError("signatures need a library that is missing; run `pip install 'splitllm[sign]'`") from None
-    return serialization, ed25519, InvalidSignature
+    return serialization, ed25519, exceptions

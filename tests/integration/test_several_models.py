@@ -157,8 +157,9 @@ async def test_files_and_the_api_go_by_name(both: tuple[str, Server], bundle: Bu
                 assert response.status == 404
         async with http.get(f"{url}/v1/models") as response:
             assert [model["id"] for model in (await response.json())["data"]] == [FIRST, SECOND]
-        async with http.get(f"{url}/v1/models/{SECOND.replace('/', '%2F')}") as response:
-            assert (await response.json())["id"] == SECOND
+        for name in (SECOND, SECOND.replace("/", "%2F")):  # clients of OpenAI's API do either
+            async with http.get(f"{url}/v1/models/{name}") as response:
+                assert (await response.json())["id"] == SECOND
         body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3}
         for model in (SECOND, FIRST):
             async with http.post(f"{url}/v1/chat/completions", json={**body, "model": model}) as response:
@@ -188,6 +189,20 @@ async def test_the_engine_of_one_model_fails_alone(both: tuple[str, Server]) -> 
             status = await response.json()
             assert (response.status, status["status"]) == (503, "down")
             assert [model["status"] for model in status["models"].values()] == ["ok", "down"]
+
+
+async def test_nobody_stands_in_line_for_a_model_whose_engine_has_stopped(bundle: Bundle, endless: Bundle) -> None:
+    room = OPEN["max_tokens"] * bundle.spec.blocks * bundle.spec.kv_bytes_per_token()
+    async with serving(bundle, endless, kv_memory_bytes=room) as (url, server):
+        server.models[SECOND].runner.fault = MemoryError("no memory")
+        async with (
+            caller(url, FIRST, OPEN),
+            caller(url, FIRST, {**OPEN, "queue": True}) as (waiting, place),
+            caller(url, SECOND, {**OPEN, "queue": True}) as (_, refusal),
+        ):
+            assert (place["type"], refusal["type"]) == ("queued", "error")
+            assert (refusal["code"], refusal["fatal"], len(server.queue)) == ("internal", True, 1)
+            await waiting.say({"type": "close"})
 
 
 def test_two_models_of_one_name_are_refused_with_the_way_out(bundle: Bundle) -> None:

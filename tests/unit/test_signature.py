@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import sys
@@ -14,7 +15,7 @@ from splitllm.cli.main import main
 from splitllm.errors import BundleError, MachineError, UsageError
 from splitllm.server.config import ModelSource, ServerConfig
 from splitllm.server.serve import load
-from splitllm.signature import SIGNATURE_NAME, check_signature, new_private_key, read_trusted_key
+from splitllm.signature import SIGNATURE_NAME, check_signature, new_private_key, read_private_key, read_trusted_key
 
 MANIFEST = "manifest.json"
 
@@ -197,3 +198,20 @@ def test_without_the_library_it_is_named_and_nothing_is_taken_for_signed(
     with pytest.raises(MachineError, match=r"splitllm\[sign\]"):
         load([ModelSource(signed)], ServerConfig(trusted_keys=(Path(f"{keys['ours']}.pub"),)))
     assert opened(signed).signer is not None  # which is looked at without it
+
+
+@pytest.mark.parametrize("kind", ["PUBLIC", "PRIVATE"])
+def test_a_key_of_an_algorithm_that_nobody_knows_is_refused_as_no_key(kind: str, tmp_path: Path) -> None:
+    """RFC 5280's SubjectPublicKeyInfo and RFC 5208's PrivateKeyInfo, both of the algorithm 1.2.3.4.5."""
+
+    def der(tag: int, value: bytes) -> bytes:
+        return bytes([tag, len(value)]) + value
+
+    algorithm = der(0x30, der(0x06, bytes([0x2A, 3, 4, 5])))
+    public = der(0x30, algorithm + der(0x03, bytes(33)))
+    private = der(0x30, der(0x02, bytes(1)) + algorithm + der(0x04, bytes(32)))
+    body = base64.b64encode(public if kind == "PUBLIC" else private).decode()
+    path = tmp_path / "strange"
+    path.write_text(f"-----BEGIN {kind} KEY-----\n{body}\n-----END {kind} KEY-----\n")
+    with pytest.raises(UsageError, match=f"holds no Ed25519 {kind.lower()} key"):
+        (read_trusted_key if kind == "PUBLIC" else read_private_key)(path)

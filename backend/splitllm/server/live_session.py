@@ -268,6 +268,9 @@ class LiveSession:
         self, enter: Callable[[], None], refused: Callable[[SplitLLMError], list[Action]], *, may_wait: bool
     ) -> None:
         """Call `enter` now or when its turn in the queue has come; `refused` says what follows if it cannot be."""
+        if not self._runner.ready:  # it could wait for nothing
+            self.lose_engine()
+            return
 
         def try_to_enter() -> None:
             if not self._runner.ready:

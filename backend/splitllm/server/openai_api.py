@@ -63,7 +63,7 @@ class OpenAiApi:
     def add_routes(self, router: web.UrlDispatcher) -> None:
         """Everything under `/v1/` that no other route has taken."""
         router.add_get("/v1/models", self.models)
-        router.add_get("/v1/models/{model}", self.model)
+        router.add_get("/v1/models/{model:.+}", self.model)
         router.add_post("/v1/chat/completions", self.chat)
         router.add_route("*", "/v1/{path:.*}", self.unknown)
 
