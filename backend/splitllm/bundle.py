@@ -122,6 +122,7 @@ class Bundle:
                 _check_file(_inside(root, name), name, entry, verify=verify)
         bundle = cls(root, hashlib.sha256(data).hexdigest(), manifest, data, signature)
         if verify:
+            bundle._check_measured()
             for variant, table in manifest.embed.items():
                 if only is None or {table.file, table.hashes} <= set(only):
                     bundle._check_chunk_hashes(variant)
@@ -229,14 +230,14 @@ class Bundle:
         return max(sum(self.manifest.files[name].size for name in (e.graph, e.weights) if name) for e in entries)
 
     def weight_bytes(self, blocks: str, head: str) -> int:
-        """Bytes of graphs and weights of all blocks and the head, in these variants.
+        """Bytes of the graphs and weights that a server runs, of all blocks and the head, in these variants.
 
         Raises:
             BundleError: code `variant_unavailable`.
         """
         entries = [self._pick(block, blocks, "blocks") for block in self.manifest.blocks]
         entries.append(self._pick(self.manifest.head, head, "head"))
-        names = {name for entry in entries for name in (entry.graph, entry.weights) if name}
+        names = {name for entry in entries for name in (entry.server_graph or entry.graph, entry.weights) if name}
         return sum(self.manifest.files[name].size for name in names)
 
     def _weights(self, entry: GraphEntry) -> Path | None:
@@ -250,6 +251,12 @@ class Bundle:
                 code="variant_unavailable",
             )
         return variants[variant]
+
+    def _check_measured(self) -> None:
+        """Graphs that only servers run round more: what that does to the text must be known. An export looks later."""
+        for variant, entry in self.manifest.blocks[0].items():
+            if entry.server_graph is not None and not self.manifest.variants.get(f"server.{variant}"):
+                raise BundleError(f"the graphs server.{variant} of {self.spec.name} were not measured; {MEND}")
 
     def _check_chunk_hashes(self, variant: str) -> None:
         entry = self.manifest.embed[variant]

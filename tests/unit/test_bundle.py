@@ -152,6 +152,10 @@ def test_a_server_reads_its_own_graph_of_the_same_weights_where_there_is_one(fol
     for index, block in enumerate(manifest["blocks"]):
         block["int4"]["server_graph"] = f"block.{1 - index}.float32.onnx"  # any file that is there
     _write_manifest(folder, manifest)
+    with pytest.raises(BundleError, match=r"server\.int4 .* not measured; .*export"):
+        Bundle.open(folder)
+    manifest["export"]["variants"]["server.int4"] = {"top1_agreement": 1.0}
+    _write_manifest(folder, manifest)
     bundle = Bundle.open(folder)
     assert [bundle.block(1, "int4", server=s).graph.name for s in (False, True)] == [
         "block.1.int4.onnx",

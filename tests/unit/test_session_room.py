@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from splitllm.errors import CapacityError
-from splitllm.session import Begin, Cancel, Feed, Plan, Readmit, Send, State
+from splitllm.generation import Resplitted
+from splitllm.session import Begin, Cancel, Feed, Plan, Readmit, Resplit, Send, State
 
 from .session_talk import (
     AGAIN,
@@ -70,6 +71,23 @@ def test_a_turn_after_eviction_asks_for_room_and_begins_where_the_client_thinks(
     assert (talk.session.length, talk.session.positions, talk.session.is_evicted) == (0, 0, True)
     assert error(talk.say(turn(1, start=6)))[0] == "turn_refused", "it never held so much"
     assert isinstance(talk.say(turn(2, start=5))[0], Readmit)
+
+
+def test_nobody_loses_room_while_a_plan_is_owed() -> None:
+    """The engine answers it, for a session that it knows: of one that gave its room up nothing more would come."""
+    talk = opened(0)
+    assert talk.session.can_be_evicted
+    talk.say(turn(1, prompt=2))
+    assert not talk.session.can_be_evicted
+    [plan] = talk.say(AGAIN)
+    assert isinstance(plan, Plan)
+    assert isinstance(talk.session.planned_in_turn(plan_of(3), plan.request, 1.0)[0], Resplit)
+    talk.ended(1, 2)
+    assert (talk.session.state, talk.session.owes_plan, talk.session.can_be_evicted) == (State.IDLE, True, False)
+    [late] = talk.session.receive_event(Resplitted("s", 1, done=False), 0.0)
+    assert isinstance(late, Plan)
+    talk.planned(3, late)
+    assert talk.session.can_be_evicted
 
 
 def test_what_comes_for_a_turn_that_waits_is_ignored() -> None:

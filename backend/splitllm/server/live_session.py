@@ -335,7 +335,7 @@ class LiveSession:
 
     def _evict(self) -> bool:
         """Give row and memory to who waits; False if that cannot be now."""
-        if self.machine.state is not State.IDLE or self._plans:
+        if not self.machine.can_be_evicted or self._plans:
             return False
         self._unseat()
         self.machine.evicted()

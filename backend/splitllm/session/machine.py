@@ -211,6 +211,11 @@ class ServerSession:
         """Whether its room went to others; its next turn takes room again."""
         return self._gave_up is not None
 
+    @property
+    def can_be_evicted(self) -> bool:
+        """Whether its room may go to others now: between turns, when the engine owes it nothing."""
+        return self.state is State.IDLE and not self.owes_plan
+
     def evicted(self) -> None:
         """Others got its row and memory, between two turns. The client learns it when its next turn begins."""
         self._gave_up, self.length = self.length, 0
