@@ -19,8 +19,6 @@ from ..protocol import (
     ResumeRequest,
     Ticket,
     TurnRequest,
-    TurnStats,
-    Wire,
     decode_frame,
     decode_message,
     done_message,
@@ -48,13 +46,11 @@ from .actions import (
 )
 from .frames import Agreed, accept
 from .hello import welcome_to
-from .turn import PendingPlan, Segment, Turn, check_turn
-
-#: From what ran, the engine's milliseconds that a turn added and those that it was spared.
-TurnPrice = Callable[[Sequence[Segment]], tuple[float, float]]
+from .standing import Standing
+from .turn import PendingPlan, Turn, TurnPrice, check_turn
 
 
-class ServerSession:
+class ServerSession(Standing):
     """One session; it may outlive the connection that it began on (`resumed`)."""
 
     def __init__(
@@ -64,28 +60,8 @@ class ServerSession:
 
         `allow` raises a TurnError when no turn may begin now.
         """
-        self._greeting = greeting
+        super().__init__(greeting)
         self._price, self._allow = price, allow
-        self._blocks = greeting.spec.blocks
-        self.state = State.NEW
-        self.split = 0
-        self.max_tokens = 0
-        self.length = 0  # positions whose keys and values the server holds
-        self._dtype = DType.FLOAT16
-        self._name = ""
-        self._turn: Turn | None = None
-        self._last_turn = 0  # highest turn number received, refused ones included
-        self._outcome: Message | None = None  # what ended that turn, or refused it
-        self._plan: SessionPlan | None = None  # in force, as last told
-        self.rtt_ms = 0.0
-        self._gave_up: int | None = None  # positions that the client was told of, and that others got the room of
-
-    @property
-    def waits_for_client(self) -> bool:
-        """Whether the next step is the client's; the idle clock runs only then."""
-        if self.waits_for_room:
-            return False
-        return self.state is not State.IN_TURN or self._turn is None or self._turn.waiting
 
     # -- from the client ----------------------------------------------------------------------------------------------
 
@@ -181,10 +157,6 @@ class ServerSession:
         self._turn.report_open = True
         return self._report(message)
 
-    @property
-    def _wire(self) -> Wire:
-        return "float16" if self._dtype is DType.FLOAT16 else "float32"
-
     def _close(self) -> Sequence[Action]:
         self.state = State.CLOSED
         return [Close(None)]
@@ -199,17 +171,6 @@ class ServerSession:
             return [Send(queued_message(self._turn.request.turn, place))]
         self.state = State.QUEUED
         return [Send(queued_message(None, place))]
-
-    @property
-    def waits_for_room(self) -> bool:
-        """Whether it stands in the queue: before it has a plan, or with a turn after it was evicted."""
-        in_turn = self.state is State.IN_TURN and self._turn is not None and self._turn.queued
-        return self.state is State.QUEUED or in_turn
-
-    @property
-    def is_evicted(self) -> bool:
-        """Whether its room went to others; its next turn takes room again."""
-        return self._gave_up is not None
 
     @property
     def can_be_evicted(self) -> bool:
@@ -261,11 +222,6 @@ class ServerSession:
         self.split, self.rtt_ms = plan.split, rtt_ms
         return [Send(self._plan_message(plan, self.length, resume=None if ticket is None else resume_member(ticket)))]
 
-    @property
-    def worth_holding(self) -> bool:
-        """Whether a client that comes back would find more than a new session has."""
-        return not self.waits_for_room and self.state in (State.IDLE, State.IN_TURN) and self._last_turn > 0
-
     def resumed(self, request: ResumeRequest, ticket: Ticket, rtt_ms: float) -> list[Action]:
         """The client is back on another connection: the plan in force, and what it has missed of the turn it names.
 
@@ -304,41 +260,6 @@ class ServerSession:
             return [Send(self._plan_message(replace(plan, split=self.split), turn.expected))]
         turn.pending = PendingPlan(plan, request, rtt_ms)
         return [Resplit(turn.request.turn, plan.split)]
-
-    @property
-    def owes_plan(self) -> bool:
-        """Whether a `report` waits for its answer that was sent within the latest turn."""
-        return self._turn is not None and self._turn.report_open
-
-    @property
-    def positions(self) -> int:
-        """Positions of the conversation that would have to be computed anew if the server held nothing."""
-        turn = self._turn
-        return self.length if turn is None or not turn.active else max(self.length, turn.expected)
-
-    @property
-    def prompt_rows(self) -> tuple[int, int] | None:
-        """Rows of the prompt that have come and that will have, while the client owes some; None: it owes none.
-
-        None too while a plan of this turn is not in force yet on both sides.
-        """
-        turn = self._turn
-        if turn is None or not turn.active or self.changing or turn.tokens or turn.expected >= turn.prompt_end:
-            return None
-        start = turn.segment_start
-        # With all blocks at the client nothing comes but the last row.
-        return (turn.expected - start if self.split < self._blocks else 0), turn.prompt_end - start
-
-    @property
-    def tpot_ms(self) -> float | None:
-        """Mean time per token of the latest turn, None if it has fewer than two."""
-        return None if self._turn is None else self._turn.tpot_ms
-
-    @property
-    def changing(self) -> bool:
-        """Whether a new plan of this turn is not in force yet on both sides."""
-        turn = self._turn
-        return turn is not None and turn.active and (turn.pending is not None or turn.unadopted > 0 or turn.queued)
 
     def _plan_message(
         self, plan: SessionPlan, position: int, turn: int | None = None, resume: Message | None = None
@@ -468,24 +389,6 @@ class ServerSession:
         return [Send(self._plan_message(plan, event.length, event.turn))]
 
     def _done(self, turn: Turn, ended: TurnEnded) -> Message:
-        first = turn.first_token_ms
-        run, saved = turn.block_steps(ended, self._blocks)
-        ms_run, ms_saved = (0.0, 0.0) if self._price is None else self._price(turn.all_segments(ended.length))
-        stats = TurnStats(
-            ttft_ms=None if first is None else first - turn.began_ms,
-            tpot_ms=turn.tpot_ms,
-            queue_ms=turn.queued_ms + ended.queue_ms,
-            server_blocks_run=run,
-            server_blocks_saved=saved,
-            server_ms_run=ms_run,
-            server_ms_saved=ms_saved,
-            rtt_ms=self.rtt_ms,
-        )
-        return done_message(
-            ended.turn,
-            ended.reason,
-            stop_string=ended.stop_string,
-            tokens=turn.tokens,
-            position=ended.length,
-            stats=stats,
-        )
+        stats = turn.stats(ended, self._blocks, self._price, self.rtt_ms)
+        stop, tokens, position = ended.stop_string, turn.tokens, ended.length
+        return done_message(ended.turn, ended.reason, stop_string=stop, tokens=tokens, position=position, stats=stats)

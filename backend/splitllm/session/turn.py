@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import TurnError
 from ..generation import TurnEnded
-from ..protocol import OpenRequest, TurnRequest
+from ..protocol import OpenRequest, TurnRequest, TurnStats
 from ..sampler import check_sampling
 from ..types import SessionPlan
 
@@ -25,6 +26,10 @@ class Segment:
     def rows(self) -> int:
         """All of them."""
         return self.prompt_rows + self.steps
+
+
+#: From what ran, the engine's milliseconds that a turn added and those that it was spared.
+TurnPrice = Callable[[Sequence[Segment]], tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +95,21 @@ class Turn:
         if self.first_token_ms is None or self.last_token_ms is None or self.tokens < 2:
             return None
         return (self.last_token_ms - self.first_token_ms) / (self.tokens - 1)
+
+    def stats(self, ended: TurnEnded, blocks: int, price: TurnPrice | None, rtt_ms: float) -> TurnStats:
+        """What `done` tells of the turn; nothing of the engine's time where there is no `price`."""
+        run, saved = self.block_steps(ended, blocks)
+        ms_run, ms_saved = (0.0, 0.0) if price is None else price(self.all_segments(ended.length))
+        return TurnStats(
+            ttft_ms=None if self.first_token_ms is None else self.first_token_ms - self.began_ms,
+            tpot_ms=self.tpot_ms,
+            queue_ms=self.queued_ms + ended.queue_ms,
+            server_blocks_run=run,
+            server_blocks_saved=saved,
+            server_ms_run=ms_run,
+            server_ms_saved=ms_saved,
+            rtt_ms=rtt_ms,
+        )
 
 
 def check_turn(request: TurnRequest, length: int, max_tokens: int, vocab_size: int) -> None:
