@@ -40,6 +40,8 @@ export class Ladder {
   /** The backend that blocks may yet arrive on; the planner's sentence tells people to wait, rather than that nothing can run. */
   private prospect: Backend;
   private closed = false;
+  /** A person was asked for the download, and has not said yes. */
+  private asking = false;
   private readonly downloads: Downloads;
   /** Rungs that are not tried again. */
   private readonly failures: Failure[] = [];
@@ -76,8 +78,12 @@ export class Ladder {
   /** Whether more of the model may be downloaded, from now on. */
   allowDownloads(allowed: WeightChoice['download']): void {
     this.download = allowed;
-    if (allowed === false) this.downloads.pause();
+    if (allowed === true) this.asking = false;
+    const { paused } = this.downloads;
+    if (allowed === false || this.asking) this.downloads.pause();
     else this.downloads.resume();
+    // Whether more blocks are on their way stands in the plan's sentence.
+    if (this.downloads.paused !== paused) void this.host.replan();
   }
 
   /** Load what the session shall begin with: the blocks of a split that was asked for by number. */
@@ -155,8 +161,9 @@ export class Ladder {
         if (this.closed) return;
         this.growing = false;
         this.prospect = 'none';
-        // Otherwise the last blocks that arrived have been told of.
-        if (failed || this.local === null) void this.host.replan();
+        // Otherwise the last blocks that arrived have been told of; more were promised with them where the memory holds no more.
+        const ready = this.local?.blocks.ready ?? 0;
+        if (failed || ready < this.model.manifest.model.blocks) void this.host.replan();
         this.host.settled();
       });
   }
@@ -181,8 +188,11 @@ export class Ladder {
         const decide = this.download === 'ask' && this.options.split === 'auto';
         const sentence = downloadSentence(bytes, await freeBytes(), decide);
         if (sentence === null) return;
-        if (decide) this.downloads.pause();
         tell.notice('big_download', sentence);
+        if (!decide) return;
+        this.asking = true;
+        this.downloads.pause();
+        void this.host.replan();
       },
       adopt: (local) => {
         if (this.closed) {
