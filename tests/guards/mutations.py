@@ -375,7 +375,9 @@ MUTATIONS: Final[dict[str, tuple[Mutation, ...]]] = {
     "a session without connection ends with the time of grace, and counts until then": (
         (_HELD, ".call_later(self._grace_s, self._end, session)", ".call_later(3600, self._end, session)"),
     ),
-    "what nobody could want back is not held": ((_MACHINE, " and self._last_turn > 0", ""),),
+    "what nobody could want back is not held": (
+        ("backend/splitllm/session/standing.py", " and self._last_turn > 0", ""),
+    ),
     "no token is run or told twice, none is missing": (
         (_MACHINE, "if at >= request.position]", "if at > request.position]"),
         (_MACHINE, "            actions.append(Send(self._outcome))\n", "            pass\n"),
