@@ -14,6 +14,7 @@ import pytest
 from splitllm.bundle import Bundle
 from splitllm.client.conversation import Answer, Conversation
 from splitllm.server.app import Server
+from splitllm.server.openai_answer import Completion
 from splitllm.types import SamplingParams
 from tests.chaos.world import serving, until
 from tests.integration.test_resume import caller
@@ -172,6 +173,24 @@ async def test_requests_over_http_stand_in_the_same_line(bundle: Bundle) -> None
         assert (await request).status == 200
         told = [await behind.hear(), await behind.hear()]
         assert [told[0]["place"], told[1]["type"]] == [1, "plan"]
+
+
+async def test_a_request_that_fails_as_its_turn_comes_holds_nobody_up(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_completion: Completion) -> None:
+        raise MemoryError("no memory")  # a fault that no input can cause
+
+    async with AsyncExitStack() as stack, full(bundle) as (url, server, inside):
+        body = {"model": bundle.spec.name, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        request = asyncio.create_task(http.post(f"{url}/v1/chat/completions", json=body))
+        await until(lambda: len(server.queue) == 1)
+        monkeypatch.setattr(Completion, "start", fail)
+        behind, _ = await stack.enter_async_context(caller(url, WAITS))
+        await inside.say({"type": "close"})
+        assert (await behind.hear())["type"] == "plan"
+        assert (await request).status == 500
 
 
 async def test_a_conversation_waits_for_its_server_and_is_answered(bundle: Bundle, cache: Path) -> None:

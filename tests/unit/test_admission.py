@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from splitllm.bench.capacity import Scenario
 from splitllm.bench.simulator_engine import ServerModel
 from splitllm.bundle import Bundle
 from splitllm.errors import CapacityError
+from splitllm.kv_budget import KvPool
 from splitllm.planner.marginal import headroom
 from splitllm.planner.profile import EngineProfile, Grid
 from splitllm.protocol import OpenRequest
@@ -77,3 +81,37 @@ def test_the_simulated_server_keeps_as_much_for_others_as_a_real_one_would() -> 
     profile = scenario.server.profile.scaled(1 / scenario.speed)
     share = headroom(profile, scenario.server.blocks, scenario.max_sessions, scenario.sla.tpot_ms)
     assert share == pytest.approx(scenario.headroom)
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from((0, 1)), st.sampled_from("abc"), st.integers(0, 8), st.sampled_from((0, 16, 64))),
+        max_size=40,
+    )
+)
+def test_two_models_share_places_and_memory_and_leave_nothing_behind(steps: list[tuple[int, str, int, int]]) -> None:
+    """Sessions come, change their splits and go (0 tokens) in any order; whoever gives something back says so."""
+    bundle = Bundle.open(demo_bundle(), verify=False)
+    token = bundle.spec.blocks * bundle.spec.kv_bytes_per_token()
+    pool, config = KvPool(100 * token), ServerConfig(max_sessions=4)
+    models = [Admission(bundle, config, PROFILE, pool) for _ in range(2)]
+    given_back: list[int] = []
+    for number, model in enumerate(models):
+        model.on_room = partial(given_back.append, number)
+    for number, name, split, tokens in [*steps, *((number, name, 0, 0) for number in (0, 1) for name in "abc")]:
+        model, session, before = models[number], f"{number}{name}", dict(pool.reserved)
+        given_back.clear()
+        try:
+            if tokens:
+                model.admit(session, split, tokens)
+            else:
+                model.release(session)
+        except CapacityError:
+            assert pool.reserved == before
+        assert set(pool.reserved) == set().union(*(each.sessions for each in models))
+        assert model.budget.reserved_bytes == sum(each.budget.reserved_by(each.sessions) for each in models)
+        assert model.budget.reserved_bytes <= pool.limit_bytes
+        assert len(pool.reserved) <= config.max_sessions
+        if len(pool.reserved) < len(before) or sum(pool.reserved.values()) < sum(before.values()):
+            assert given_back == [number]
+    assert pool.reserved == {}

@@ -210,8 +210,14 @@ class OpenAiApi:
         refusal: asyncio.Future[ApiError | None] = asyncio.get_running_loop().create_future()
 
         def enter() -> None:
-            completion.start()
-            refusal.set_result(None)
+            try:
+                completion.start()
+            except CapacityError:
+                raise
+            except Exception as error:  # this request's alone: who stands behind it in line goes on
+                refusal.set_exception(error)
+            else:
+                refusal.set_result(None)
 
         def refused(error: CapacityError) -> None:
             refusal.set_result(_busy(error.message, error.code))
