@@ -23,7 +23,7 @@ export interface EngineOptions {
   readonly effort: number | null;
   /** Of `splitllm key`, for a server that wants one. Whoever can read the page's script can read it, too. */
   readonly apiKey?: string;
-  /** What `splitllm sign --new` printed; of several, one must have signed the model. Without any, every model is taken. */
+  /** What `splitllm sign --new` printed; of several, one must have signed the model. Left out, every model is taken; an empty list is refused. */
   readonly trustedKey?: string | readonly string[];
   /** Keep and download, if it is missing. */
   readonly weights?: WeightChoice;

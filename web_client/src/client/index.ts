@@ -19,9 +19,12 @@ export { SplitLLMError };
  */
 export function createEngine(server: string | URL = import.meta.url, options: Partial<Omit<EngineOptions, 'server'>> = {}): Engine {
   if (!URL.canParse(server)) throw new SplitLLMError('server_address', `“${String(server)}” is no address of a server; give one such as https://llm.example.org.`);
-  const { apiKey, trustedKey = [] } = options;
+  const { apiKey, trustedKey } = options;
   if (apiKey !== undefined) checkApiKey(apiKey);
-  for (const key of [trustedKey].flat()) readTrustedKey(key);
+  if (trustedKey !== undefined) {
+    // A list that is empty by mistake must not trust everybody.
+    for (const key of trustedKey.length ? [trustedKey].flat() : ['']) readTrustedKey(key);
+  }
   const { origin } = new URL(server);
   return engineOver(startWorker(), { split: 'auto', backend: 'auto', variant: 'auto', wire: 'float16', effort: null, ...options, server: origin });
 }

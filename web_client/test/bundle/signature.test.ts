@@ -111,7 +111,7 @@ test('a browser without Ed25519, and a page that may not hash, use no model rath
 });
 
 test('a key that is none is refused at once, and not shown', () => {
-  for (const [options, code] of [[{ trustedKey: 'c2VjcmV0' }, 'trusted_key'], [{ trustedKey: [ours.trusted, ''] }, 'trusted_key'], [{ apiKey: 'sec ret' }, 'api_key'], [{ apiKey: '' }, 'api_key']] as const) {
+  for (const [options, code] of [[{ trustedKey: 'c2VjcmV0' }, 'trusted_key'], [{ trustedKey: [] }, 'trusted_key'], [{ trustedKey: [ours.trusted, ''] }, 'trusted_key'], [{ apiKey: 'sec ret' }, 'api_key'], [{ apiKey: '' }, 'api_key']] as const) {
     let thrown: unknown = null;
     try {
       createEngine('http://server', options);
