@@ -53,7 +53,7 @@ function libraryTypes(): Plugin {
       const config = ts.getParsedCommandLineOfConfigFile(join(here, 'tsconfig.library.json'), {}, host);
       const parts: string[] = [];
       ts.createProgram(config?.fileNames ?? [], config?.options ?? {}).emit(undefined, (name, text) => {
-        if (!/(mailbox|worker)\.d\.ts$/.test(name)) parts.push(text);
+        if (!/(keys|mailbox|worker)\.d\.ts$/.test(name)) parts.push(text);
       }, undefined, true);
       const lines = parts.join('').split('\n').filter((line) => !/^import |^export .*from '|^export \{.*\};$/.test(line));
       // Errors come out of the worker with their codes, not with their classes.

@@ -13,6 +13,9 @@ from tests.integration.test_reality import Proxy
 
 T = TypeVar("T")
 
+#: Of a link on which 900 tokens, which a server alone draws within a second, take some ten.
+BYTE_S = 2.5e-4
+
 
 @contextmanager
 def on_a_thread(context: AbstractAsyncContextManager[T]) -> Iterator[T]:

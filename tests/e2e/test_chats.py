@@ -15,7 +15,7 @@ from tests.support import ServerProcess, running_server
 
 from .chats import HOSTILE, LONG_ANSWER, archive, chat, file
 from .conftest import ANSWER_TIMEOUT_MS, ChatPage, OpenPage
-from .far import far
+from .far import BYTE_S, far
 
 pytestmark = pytest.mark.browser
 QUESTION = "What is the capital of Japan?"
@@ -86,14 +86,16 @@ def test_an_answer_goes_on_where_it_was_stopped(page: Page, server: ServerProces
 
 
 def test_a_reload_in_the_middle_of_an_answer_keeps_what_was_shown(page: Page, endless: Bundle) -> None:
-    with running_server(endless.folder) as talker:  # its answers are still growing when the page has gone
+    with running_server(endless.folder) as talker, far(talker.url) as (proxy, url):
         chat_page = ChatPage(page)
-        page.goto(f"{talker.url}/?backend=none&max_tokens=900")
+        page.goto(f"{url}/?backend=none&max_tokens=900")
         expect(page.get_by_text("Ready", exact=True)).to_be_visible()
+        proxy.byte_s = BYTE_S  # the answer is still growing when the page has gone
         page.evaluate(WHEN_LONG, [20, "reload"])
         chat_page.message.fill(STORY)
         chat_page.send.click()
         page.wait_for_function("() => performance.getEntriesByType('navigation')[0].type === 'reload'")
+        proxy.byte_s = 0.0
         seen = page.evaluate("sessionStorage.getItem('seen')")
         answer = chat_page.articles("Assistant").last
         expect(answer).to_have_attribute("data-status", "stopped")

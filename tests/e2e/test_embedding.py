@@ -22,6 +22,7 @@ from splitllm.resources import demo_bundle, page_folder
 from tests.support import running_server
 
 from .chats import ROOT
+from .far import BYTE_S, far
 
 pytestmark = pytest.mark.browser
 EXAMPLE = (ROOT / "web_client/examples/embedding.html").read_text("utf-8")
@@ -106,12 +107,19 @@ def test_a_page_of_an_origin_that_is_not_allowed_gets_nothing(page: Page) -> Non
 
 def test_an_answer_is_stopped_on_the_server_too_and_what_is_no_server_is_told(page: Page, endless: Bundle) -> None:
     """The module as others use it, in a page of its own server: what the example does not show."""
-    with running_server(endless.folder) as talker:
-        page.goto(f"{talker.url}/health")
+    with running_server(endless.folder) as talker, far(talker.url) as (proxy, url):
+        page.goto(f"{url}/health")
+        page.evaluate(
+            """async () => {
+              window.library = await import('/engine/v1.js');
+              window.engine = library.createEngine(location.href, { backend: 'none' });
+              await engine.answer('Hello!', { maxTokens: 4 }).result;
+            }"""
+        )
+        proxy.byte_s = BYTE_S  # the answer still comes when it is stopped
         told = page.evaluate(
             """async () => {
-              const { createEngine, SplitLLMError, ...others } = await import('/engine/v1.js');
-              const engine = createEngine(location.href, { backend: 'none' });
+              const { createEngine, SplitLLMError, ...others } = library;
               const answer = engine.answer([{ role: 'user', content: 'Tell me a story.' }], { maxTokens: 900 });
               let read = '';
               for await (const text of answer) if ((read += text).length > 20) break;

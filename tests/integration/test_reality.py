@@ -128,10 +128,10 @@ async def test_a_prompt_that_is_slower_at_home_than_promised_goes_on_at_the_serv
 
 
 class Proxy:
-    """Forwards TCP, each piece `delay_s` late."""
+    """Forwards TCP, each piece `delay_s` late, and each byte of a piece in `byte_s`."""
 
     def __init__(self, port: int) -> None:
-        self.port, self.delay_s = port, 0.0
+        self.port, self.delay_s, self.byte_s = port, 0.0, 0.0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -151,10 +151,11 @@ class Proxy:
                     return
                 writer.write(piece)
                 await writer.drain()
+                await asyncio.sleep(len(piece) * self.byte_s)
 
         task = asyncio.create_task(forward())
         while True:
-            piece = await reader.read(1 << 16)
+            piece = await reader.read(256 if self.byte_s else 1 << 16)
             pieces.put_nowait((asyncio.get_running_loop().time() + self.delay_s, piece))
             if not piece:
                 break
