@@ -353,9 +353,11 @@ def main() -> None:
             short = {key: value for key, value in result[part.__name__].items() if key not in ("windows", "samples")}
             print(json.dumps({part.__name__: short}, indent=1, ensure_ascii=False), flush=True)
     if args.out is not None:
+        path = args.out / "sessions.json"
+        if path.exists():  # a part that was left out stays as it was
+            result = json.loads(path.read_text("utf-8")) | result
         session_figures.draw(result, args.out)
-        text = json.dumps(result, indent=1, ensure_ascii=False)
-        (args.out / "sessions.json").write_text(text + "\n", "utf-8")
+        path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ import pytest
 
 from splitllm.bundle import Bundle
 from splitllm.client.conversation import Answer, Conversation
+from splitllm.errors import CapacityError
+from splitllm.server import admission
 from splitllm.server.app import Server
 from splitllm.server.openai_answer import Completion
 from splitllm.types import SamplingParams
@@ -156,7 +158,8 @@ async def test_a_server_that_stops_tells_those_in_line(bundle: Bundle) -> None:
         assert len(server.queue) == 0
 
 
-async def test_requests_over_http_stand_in_the_same_line(bundle: Bundle) -> None:
+async def test_requests_over_http_stand_in_the_same_line(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "CHANGES_EVERY_S", 0.0)
     async with AsyncExitStack() as stack, full(bundle) as (url, server, inside):
         body = {"model": bundle.spec.name, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
         http = await stack.enter_async_context(aiohttp.ClientSession())
@@ -204,3 +207,26 @@ async def test_a_conversation_waits_for_its_server_and_is_answered(bundle: Bundl
         assert isinstance(items[-1], Answer)
         assert items[-1].tokens == 4
         await talk.close()
+
+
+async def test_those_who_come_and_go_are_no_news_to_each_other_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "CHANGES_EVERY_S", 0.2)
+    queue = admission.AdmissionQueue(100, 60.0, 0.0)
+    heard: dict[str, list[int]] = {}
+
+    def full() -> None:
+        raise CapacityError("full")
+
+    def come(name: str) -> None:
+        heard[name] = []
+        queue.ask(name, admission.Guest(full, heard[name].append, lambda _: None))
+
+    for number in range(50):
+        come(str(number))
+    for number in range(40):
+        queue.leave(str(number))
+        await asyncio.sleep(0)
+    await until(lambda: heard["49"][-1] == 10)
+    assert heard["49"][0] == 50
+    assert sum(map(len, heard.values())) < 50 + 2 * 50  # each change told to all would be more than a thousand
+    assert [heard[str(number)][-1] for number in range(40, 50)] == list(range(1, 11))

@@ -19,7 +19,7 @@ from splitllm.client.conversation import Answer, Conversation
 from splitllm.protocol import Kind
 from splitllm.server import live_session
 from splitllm.server.access import Key
-from splitllm.types import SamplingParams
+from splitllm.types import SamplingParams, Sla
 from tests.chaos.proxy import Fault, Proxy
 from tests.chaos.world import converse, expected, open_session, serving, until
 from tests.integration.test_wire import HELLO, IDS, OPEN, TURN, Peer
@@ -84,6 +84,21 @@ async def test_a_session_goes_on_at_the_next_position_and_ends_as_ever(bundle: B
             await peer.say({"type": "close"})
             assert await peer.ends() == 1000
         assert not server.first.admission.sessions
+
+
+async def test_the_time_without_a_connection_is_none_in_which_a_prompt_came_too_slowly(bundle: Bundle) -> None:
+    promised_ms = 300.0
+    able = {**RESUMABLE, "split": "auto", "client": {**OPEN["client"], "decode_ms": 0.1, "prefill_ms": 0.1}}
+    async with serving(bundle, sla=Sla(promised_ms, 150.0)) as (url, _):
+        async with caller(url, able) as (peer, plan):
+            assert plan["split"] > 0
+            await peer.say(TURN)
+            await peer.frame(Kind.IDS, 1, 9, IDS[:1])  # refused, so that the turn has surely begun
+            assert (await peer.hear())["type"] == "error"
+            peer.socket.transport.abort()
+        await asyncio.sleep(1.2 * promised_ms / 1000)
+        async with caller(url, again(plan)) as (_, resumed):
+            assert resumed["split"] == plan["split"]
 
 
 async def test_a_token_is_good_for_one_resume_and_only_for_its_session(bundle: Bundle) -> None:

@@ -6,6 +6,7 @@ Nothing here knows what room is: who comes tries to take it (`Guest.enter`), and
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -15,6 +16,8 @@ from ..waiting import IdleRoom, WaitingLine
 
 #: Who waits is told its place again after so long, so that it knows that the server still stands.
 TELL_EVERY_S: Final = 20.0
+#: A change of places is told no more often: with people coming and going, each would be news to all who wait.
+CHANGES_EVERY_S: Final = 1.0
 #: A session that may be evicted, but not in this moment, is asked again after so long.
 _RETRY_S: Final = 0.05
 
@@ -24,7 +27,7 @@ class Guest:
     """Somebody who wants room.
 
     enter: takes it and goes on with it; raises CapacityError while there is none, and tells anything else itself.
-    placed: hears its place in the queue, at first, when it changes, and every TELL_EVERY_S.
+    placed: hears its place in the queue, at first, within CHANGES_EVERY_S when it changes, and every TELL_EVERY_S.
     refused: hears that it has waited for too long; it stands in the queue no more.
     """
 
@@ -45,6 +48,8 @@ class AdmissionQueue:
         self._evict: dict[str, Callable[[], bool]] = {}
         self._told: dict[str, int] = {}
         self._told_s = 0.0  # when all were told last
+        self._changes_s = 0.0  # when changes were told last
+        self._owed = False  # whether somebody's place has changed since
         self._next: asyncio.TimerHandle | None = None  # the next look at the line
 
     def __len__(self) -> int:
@@ -149,20 +154,27 @@ class AdmissionQueue:
         return self._line.leave(name)
 
     def _tell(self) -> None:
-        """Tell places that changed, and now and then all."""
-        if _now_s() >= self._told_s + TELL_EVERY_S:
+        """Tell newcomers their place, the others theirs when it changes, and now and then all."""
+        now_s = _now_s()
+        if now_s >= self._told_s + TELL_EVERY_S:
             self._told.clear()
-            self._told_s = _now_s()
-        for name, place in self._line.places().items():
-            if self._told.get(name) != place:
-                self._told[name] = place
-                self._guests[name].placed(place)
+            self._told_s = now_s
+        changed = {name: place for name, place in self._line.places().items() if self._told.get(name) != place}
+        self._owed = now_s < self._changes_s + CHANGES_EVERY_S and any(name in self._told for name in changed)
+        for name, place in changed.items():
+            if name in self._told:
+                if self._owed:
+                    continue
+                self._changes_s = now_s
+            self._told[name] = place
+            self._guests[name].placed(place)
 
     def _look_later(self) -> None:
         """Look again when somebody becomes overdue or evictable, or wants to hear from the server."""
         if len(self):
             evictable_s = max(self._idle.next_evictable_s, _now_s() + _RETRY_S)
-            self._look_at(min(self._line.next_overdue_s, self._told_s + TELL_EVERY_S, evictable_s))
+            changes_s = self._changes_s + CHANGES_EVERY_S if self._owed else math.inf
+            self._look_at(min(self._line.next_overdue_s, self._told_s + TELL_EVERY_S, evictable_s, changes_s))
 
     def _look_at(self, time_s: float) -> None:
         if self._next is not None:

@@ -116,6 +116,7 @@ class LiveSession:
         """The connection is gone."""
         self._wire = None
         self._follower.is_late = lambda: None
+        self._follower.forget_prompt()  # whose rows cannot come now, which says nothing of how fast the client is
 
     def send(self, actions: Sequence[Action]) -> None:
         """Send messages that the books know already."""

@@ -1,4 +1,4 @@
-"""docs/performance.md quotes the committed results of `make bench`, `bench-peers` and `bench-browser`, no others."""
+"""docs/performance.md quotes committed results, no others."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ PEERS: dict[str, Any] = json.loads((ROOT / "bench/results/peers.json").read_text
 SECOND_TURN: dict[str, Any] = json.loads((ROOT / "bench/results/second_turn.json").read_text("utf-8"))
 BROWSER: dict[str, Any] = json.loads((ROOT / "bench/results/browser.json").read_text("utf-8"))
 BROWSER_PAGE: dict[str, Any] = json.loads((ROOT / "bench/results/page.json").read_text("utf-8"))
+SESSIONS: dict[str, Any] = json.loads((ROOT / "bench/results/sessions.json").read_text("utf-8"))
+SOAK: dict[str, Any] = json.loads((ROOT / "bench/results/soak.json").read_text("utf-8"))
 ENGINE: dict[str, Any] = json.loads((ROOT / "bench/results/engine.json").read_text("utf-8"))
 
 
@@ -44,6 +46,25 @@ def engine_rows() -> list[str]:
     ]
 
 
+def crowd_rows() -> list[str]:
+    steady, overload = SESSIONS["steady"], SESSIONS["overload"]
+    bad = (steady["lost"], steady["wrong"], sum(steady["refusals"].values()))
+    rows = [
+        ("p99 of the time per token over its median", steady["tpot_p99_over_p50"], "≤", 5),
+        ("memory of the server, last quarter of the time over the second", steady["rss_growth"], "≤", 1.05),
+        ("answers in time a second, three times the capacity over once", overload["goodput_3x_over_1x"], "≥", 0.95),
+    ]
+    return [
+        f"| of {steady['answers']:,} answers: sessions lost, answers wrong, refusals | {bad[0]}, {bad[1]}, {bad[2]} "
+        f"| none, {'**missed**' if any(bad) else 'met'} |",
+        *(
+            f"| {what} | {value:.2f} | {sign} {target:g}, "
+            f"{'met' if (value <= target if sign == '≤' else value >= target) else '**missed**'} |"
+            for what, value, sign, target in rows
+        ),
+    ]
+
+
 @pytest.mark.parametrize("row", PEERS["table"], ids=lambda row: row["what"])
 def test_the_page_quotes_each_peer(row: dict[str, Any]) -> None:
     assert peer_row(row) in PAGE
@@ -52,6 +73,18 @@ def test_the_page_quotes_each_peer(row: dict[str, Any]) -> None:
 @pytest.mark.parametrize("row", engine_rows())
 def test_the_page_quotes_the_engine(row: str) -> None:
     assert row in PAGE
+
+
+@pytest.mark.parametrize("row", crowd_rows())
+def test_the_page_quotes_what_a_crowd_costs(row: str) -> None:
+    assert row in PAGE
+
+
+def test_the_page_quotes_the_soak() -> None:
+    assert (
+        f"{SOAK['answers']:,} answers in {SOAK['rounds']} rounds over {SOAK['connections']} connections, with "
+        f"{sum(SOAK['faults'].values())} faults on the way, {SOAK['pauses']} pauses and {SOAK['killed']} servers killed"
+    ) in " ".join(PAGE.split())
 
 
 def test_the_page_quotes_the_second_turn() -> None:
@@ -67,8 +100,10 @@ def test_the_page_quotes_the_browser() -> None:
 
 
 def test_the_runs_are_what_the_page_says() -> None:
-    assert (PEERS["threads"], PEERS["rounds"], PEERS["context"], PEERS["failed"]) == (2, 5, 128, {})
+    assert (PEERS["threads"], PEERS["rounds"], PEERS["context"], PEERS["failed"]) == (2, 7, 128, {})
     assert (ENGINE["variant"], ENGINE["rounds"]) == ("float32", 5)
+    assert (SESSIONS["steady"]["people"], SESSIONS["steady"]["seconds"]) == (300, 600)
+    assert (SOAK["seconds"] >= 600, SOAK["failure"]) == (True, None)
 
 
 def test_the_figure_is_drawn_from_the_committed_results(tmp_path: Path) -> None:
