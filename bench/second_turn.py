@@ -54,7 +54,7 @@ async def measure(server: ServerProcess, bundle: Bundle, history: int, new: int,
             split=0,
             wire="float16",
             expected_prompt_tokens=history,
-            rows=Rows(None),
+            rows=Rows(),
         )
 
     taken: dict[str, list[tuple[float, float]]] = {"whole conversation, new session": [], "second turn": []}

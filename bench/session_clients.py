@@ -228,7 +228,7 @@ class _World:
             wire="float32",
             expected_prompt_tokens=32,
             in_line=places.append,
-            rows=Rows(blocks),  # type: ignore[arg-type]  # a recording's shape
+            rows=Rows(blocks),
         )
         session.seen, session.recorded = self.seen, blocks
         self.seen.sessions += 1
@@ -256,7 +256,7 @@ async def undisturbed(url: str, identity: str, codec: TextCodec, questions: Sequ
     """The course of a conversation on a server that does nothing else, without hidden states."""
     session = await ClientSession.open(
         url, model=None, identity=identity, report=_REPORT, split=0, wire="float32", expected_prompt_tokens=32,
-        rows=Rows(None),
+        rows=Rows(),
     )  # fmt: skip
     messages: list[dict[str, str]] = []
     courses = []

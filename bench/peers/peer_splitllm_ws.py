@@ -40,7 +40,7 @@ class Peer:
     async def _open(self) -> ClientSession:
         return await ClientSession.open(
             self.server.url, model=None, identity=self.identity, report=ClientReport(), split=0, wire="float32",
-            expected_prompt_tokens=128, rows=Rows(None),
+            expected_prompt_tokens=128, rows=Rows(),
         )  # fmt: skip
 
     async def _answer(self, session: ClientSession, ids: list[int], tokens: int) -> list[float]:

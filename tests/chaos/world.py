@@ -69,7 +69,7 @@ async def open_session(
         split=split,
         wire="float32",
         expected_prompt_tokens=8,
-        rows=Rows(FakeBlocks(spec.blocks, spec.hidden_size, spec.max_context)),  # type: ignore[arg-type]  # a fake's shape
+        rows=Rows(FakeBlocks(spec.blocks, spec.hidden_size, spec.max_context)),
         in_line=in_line,
     )
 

@@ -46,7 +46,7 @@ def blocks() -> Watched:
 
 @pytest.fixture
 def rows(blocks: Watched) -> Rows:
-    rows = Rows(blocks)  # type: ignore[arg-type]  # a fake's shape
+    rows = Rows(blocks)
     assert rows.begin(LONG) == 0
     return rows
 
@@ -94,3 +94,12 @@ def test_a_token_that_is_known_adds_nothing_and_one_too_far_on_is_refused(rows: 
     assert rows.ids == [*LONG, 9, 8, 7]
     with pytest.raises(ProtocolError, match="missing"):
         rows.take(len(LONG) + 4, np.array([[6]]))
+
+
+async def test_a_client_without_blocks_refuses_to_run_any() -> None:
+    rows = Rows()
+    rows.begin(LONG)
+    assert rows.most_blocks == 0
+    assert await sent(rows, 0) == [(Kind.IDS, 0, PREFILL_CHUNK), (Kind.IDS, PREFILL_CHUNK, 7)]
+    with pytest.raises(ProtocolError, match="plans 1 blocks"):
+        await rows.due(1, BLOCKS)

@@ -90,7 +90,7 @@ class _ReplayedRows(Rows):
     """Rows that wait where blocks would compute them and a link would carry them. Times are ms since `begun`."""
 
     def __init__(self, conversation: Conversation, recording: Recording, begun: float, result: Replay) -> None:
-        super().__init__(None)
+        super().__init__()
         self._side = ClientSide(conversation)
         self._recording, self._begun, self._result = recording, begun, result
         self._computed_ms = 0.0  # when the latest row was computed, or what the next one follows from was known

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,27 @@ from numpy.typing import NDArray
 from ..errors import ProtocolError
 from ..protocol import Kind
 from ..types import PREFILL_CHUNK
-from .local_blocks import LocalBlocks
+
+
+class Blocks(Protocol):
+    """What computes here: embedding and first blocks, for one conversation (in earnest: local_blocks.py)."""
+
+    @property
+    def blocks(self) -> int:
+        """How many there are."""
+
+    def forward(self, ids: Sequence[int], position: int, split: int, /) -> NDArray[Any]:
+        """Hidden states [T, hidden_size] behind `split` blocks, for T ids that begin at `position`."""
+
+
+class NoBlocks:
+    """The blocks of a client that computes nothing."""
+
+    blocks = 0
+
+    def forward(self, _ids: Sequence[int], _position: int, split: int) -> NDArray[Any]:
+        """Raises ProtocolError: no plan may call for any."""
+        raise too_many_blocks(split)
 
 
 class Rows:
@@ -23,9 +43,9 @@ class Rows:
     and from where on the server wants rows.
     """
 
-    def __init__(self, blocks: LocalBlocks | None) -> None:
-        """`blocks` holds at least as many blocks as any plan calls for; None is none at all."""
-        self._blocks = blocks
+    def __init__(self, blocks: Blocks | None = None) -> None:
+        """`blocks` compute here, at least as many as any plan calls for; None: this client computes nothing."""
+        self._blocks: Blocks = NoBlocks() if blocks is None else blocks
         self.ids: list[int] = []  # of the conversation, as far as it is known
         self.server_length = 0  # positions whose keys and values the server holds
         self._local_length = 0  # the same for the local blocks
@@ -35,7 +55,7 @@ class Rows:
     @property
     def most_blocks(self) -> int:
         """Blocks that can run here."""
-        return self._blocks.blocks if self._blocks is not None else 0
+        return self._blocks.blocks
 
     @property
     def behind(self) -> bool:
@@ -86,8 +106,6 @@ class Rows:
             self._send_from = max(start, min(start + PREFILL_CHUNK, self._prompt_end))
             chunk = self.ids[start : self._send_from]
             return (Kind.IDS, start, np.array(chunk, np.int32)[:, None]) if chunk else None
-        blocks = self._blocks
-        assert blocks is not None  # noqa: S101  # no plan calls for more than `most_blocks`
         if not self.behind:
             return None
         start = self._local_length
@@ -95,7 +113,7 @@ class Rows:
         limit = self._send_from if start < self._send_from else len(self.ids)
         chunk = self.ids[start : min(start + PREFILL_CHUNK, limit)]
         end = start + len(chunk)
-        hidden = await asyncio.to_thread(blocks.forward, chunk, start, split)
+        hidden = await asyncio.to_thread(self._blocks.forward, chunk, start, split)
         self._local_length = end
         if start < self._send_from:
             wanted = 0
@@ -104,6 +122,11 @@ class Rows:
         else:
             wanted = len(hidden)
         return Kind.HIDDEN, end - wanted, hidden[len(hidden) - wanted :]
+
+
+def too_many_blocks(split: int) -> ProtocolError:
+    """What is wrong when the server plans more blocks than there are here."""
+    return ProtocolError(f"The server plans {split} blocks, more than there are here; its version may differ.")
 
 
 def missing_token() -> ProtocolError:

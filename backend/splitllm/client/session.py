@@ -23,7 +23,7 @@ from ..protocol import (
 from ..types import ClientReport, SamplingParams
 from .goal import Goal
 from .link import ConnectionLostError, Link, Opening, RefusalError, unexpected
-from .rows import Rows, missing_token
+from .rows import Rows, missing_token, too_many_blocks
 
 #: What the client waits for: an answer that costs the server no work worth naming, or a step that may stand in a queue.
 _REPLY_S: Final = 20.0
@@ -278,7 +278,7 @@ class ClientSession:
     def _follow(self, plan: Message) -> None:
         """A new plan is in force."""
         if plan["split"] > self._rows.most_blocks:
-            raise ProtocolError("The server plans more blocks than there are here; its version may differ.")
+            raise too_many_blocks(plan["split"])
         if plan["split"] != self.split:
             self._rows.resplit()
             self.plans.append(plan)
