@@ -40,9 +40,9 @@ class Draw:
     generator: np.random.Generator | None = None
 
     @property
-    def is_random(self) -> bool:
-        """Whether more than the best score matters."""
-        return self.params.temperature > 0 and self.generator is not None
+    def randomness(self) -> np.random.Generator | None:
+        """What decides between tokens; None where the best score does."""
+        return self.generator if self.params.temperature > 0 else None
 
     @property
     def is_penalised(self) -> bool:
@@ -90,7 +90,7 @@ class Sampler:
             draws: B ways to draw; temperature 0 is argmax (lowest id on a tie), as is a best score that is not finite.
         """
         tokens: list[int] = logits.argmax(axis=1).tolist()
-        rest = [row for row, draw in enumerate(draws) if draw.is_random or draw.is_penalised]
+        rest = [row for row, draw in enumerate(draws) if draw.randomness is not None or draw.is_penalised]
         if rest:
             vocab = logits.shape[1]
             together = max(1, _BLOCK // vocab)
@@ -112,17 +112,19 @@ class Sampler:
                 _penalise(scores[at], draws[row].params.repetition_penalty, draws[row].seen)
         tokens: list[int] = scores.argmax(axis=1).tolist()
         best = scores[np.arange(len(rows)), tokens]
-        random = [at for at, row in enumerate(rows) if draws[row].is_random and np.isfinite(best[at])]
+        random = [
+            (at, draws[row].params, generator)
+            for at, row in enumerate(rows)
+            if (generator := draws[row].randomness) is not None and np.isfinite(best[at])
+        ]
         if random:
             temperature = np.array([draws[row].params.temperature or 1.0 for row in rows])
             scores -= best[:, None]
             scores /= temperature[:, None]
             np.exp(scores, out=scores)
             scores /= scores.sum(axis=1, keepdims=True)
-        for at in random:
-            draw = draws[rows[at]]
-            assert draw.generator is not None  # noqa: S101  # is_random says so
-            tokens[at] = self._pick(scores[at], draw.params, draw.generator)
+        for at, params, generator in random:
+            tokens[at] = self._pick(scores[at], params, generator)
         return tokens
 
     def _pick(self, probabilities: FloatArray, params: SamplingParams, generator: np.random.Generator) -> int:

@@ -6,6 +6,7 @@ import pytest
 
 from splitllm.errors import CapacityError
 from splitllm.generation import Resplitted
+from splitllm.protocol import ResumeRequest, Ticket
 from splitllm.session import Begin, Cancel, Feed, Plan, Readmit, Resplit, Send, State
 
 from .session_talk import (
@@ -13,6 +14,7 @@ from .session_talk import (
     CLOSE,
     HELLO,
     OPEN,
+    SESSION,
     Talk,
     cancel,
     error,
@@ -143,3 +145,12 @@ def test_a_report_of_a_turn_that_waits_changes_nothing_yet() -> None:
     told = sent(talk.checked(talk.session.planned_in_turn(plan_of(3), plan.request, 1.0)))
     assert (told["turn"], told["split"]) == (None, 0)
     assert not talk.session.owes_plan
+
+
+def test_a_session_without_a_turn_or_a_plan_can_neither_be_readmitted_nor_taken_up_again() -> None:
+    """Nobody asks for it; if somebody does, nothing but this session may suffer."""
+    assert opened(0).session.readmitted(plan_of(2), 1.0, 350.0) == []
+    talk = Talk()
+    talk.say(HELLO)
+    request = ResumeRequest(SESSION, "ab" * 16, None, 0)
+    assert fatal(talk.session.resumed(request, Ticket("ab" * 16, 60.0), 1.0)) == "unexpected_message"

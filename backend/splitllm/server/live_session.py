@@ -308,7 +308,8 @@ class LiveSession:
     def _readmit(self, request: TurnRequest) -> None:
         """Begin a turn without keys and values: the client sends the history as under a new plan within the turn."""
         opened = self._follower.request
-        assert opened is not None  # noqa: S101  # the session had a plan before it was evicted
+        if opened is None:
+            raise ProtocolError("This session has no plan yet; send `open` first.", code="unexpected_message")
         self._admission.check_place(self.id)
         plan = self._follower.plan(opened, prompt_tokens=request.prompt_end)
         self._seat(plan, opened)

@@ -153,8 +153,8 @@ class ServerSession(Standing):
         return [Plan(replace(OpenRequest.from_message(message), wire=self._wire, max_tokens=self.max_tokens))]
 
     def _report_in_turn(self, message: Message) -> Sequence[Action]:
-        assert self._turn is not None  # noqa: S101  # the state says so
-        self._turn.report_open = True
+        if self._turn is not None:
+            self._turn.report_open = True
         return self._report(message)
 
     def _close(self) -> Sequence[Action]:
@@ -184,7 +184,8 @@ class ServerSession(Standing):
     def readmitted(self, plan: SessionPlan, rtt_ms: float, now_ms: float) -> list[Action]:
         """The turn that a `Readmit` action began has room: the client sends all it knows, as under any new plan."""
         turn = self._turn
-        assert turn is not None  # noqa: S101  # it waits
+        if self.state is not State.IN_TURN or turn is None:
+            return []
         turn.queued, turn.queued_ms = False, now_ms - turn.began_ms
         turn.split, turn.segment_start, turn.report_open = plan.split, 0, False
         turn.expected = 0 if plan.split < self._blocks else turn.prompt_end - 1
@@ -229,7 +230,8 @@ class ServerSession(Standing):
         sends again are answered by their positions, as ever.
         """
         turn, plan = self._turn, self._plan
-        assert plan is not None  # noqa: S101  # only a session that is open is held
+        if plan is None:
+            return self.fail(ProtocolError("This session has no plan to go on with.", code="unexpected_message"))
         self.rtt_ms = rtt_ms
         tokens: list[int] = []
         if turn is not None:
