@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -179,6 +181,30 @@ def test_a_new_key_is_for_its_owner_alone_and_writes_over_nothing(
     assert main(["sign", "--key", str(path), "--new"]) == 2
     assert (path.read_text(), Path(f"{path}.pub").read_text()) == (private, public)
     assert main(["sign", "--key", str(path)]) == 2  # neither a bundle nor a new key
+
+
+@pytest.mark.parametrize("is_there", ["release.key", "release.key.pub"])
+def test_half_a_pair_of_keys_is_neither_completed_nor_written_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], is_there: str
+) -> None:
+    (tmp_path / is_there).write_text("kept")
+    assert main(["sign", "--key", str(tmp_path / "release.key"), "--new"]) == 2
+    told = capsys.readouterr().err
+    assert f"{tmp_path / is_there} is there already" in told
+    assert "nothing was written" in told
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(is_there, "kept")]
+
+
+def test_a_pair_of_keys_of_which_one_cannot_be_written_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int, mode: str) -> None:
+        os.close(descriptor)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fdopen", full)
+    assert main(["sign", "--key", str(tmp_path / "release.key"), "--new"]) == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_holds_no_such_key_is_refused_and_not_quoted(keys: dict[str, Path], tmp_path: Path) -> None:

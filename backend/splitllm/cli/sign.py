@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +56,7 @@ def run(args: argparse.Namespace) -> int:
     public = args.key.with_name(args.key.name + ".pub")
     if args.new:
         private_pem, public_pem = new_private_key()
-        _write_new(args.key, private_pem, 0o600)
-        _write_new(public, public_pem, 0o644)
+        _write_new([(args.key, private_pem, 0o600), (public, public_pem, 0o644)])
     key = read_private_key(args.key)
     if args.bundle is not None:
         bundle = Bundle.open(args.bundle)
@@ -79,12 +80,24 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _write_new(path: Path, data: bytes, mode: int) -> None:
-    """Write a file that is not there yet: a key that is written over is lost."""
-    try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-            file.write(data)
-    except FileExistsError:
-        raise UsageError(f"{path} is there already; leave --new out to use it, or name another file") from None
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written ({error.strerror}); name another file") from None
+def _write_new(files: Iterable[tuple[Path, bytes, int]]) -> None:
+    """Write files, as (path, data, mode), all or none: half a pair is no key, and one that is written over is lost.
+
+    Raises:
+        UsageError: one is there already, or cannot be written.
+    """
+    with contextlib.ExitStack() as undo:
+        for path, data, mode in files:
+            try:
+                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+                undo.callback(path.unlink)
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(data)
+            except FileExistsError:
+                raise UsageError(
+                    f"{path} is there already, and nothing was written; leave --new out to sign with that key, or name "
+                    "another file"
+                ) from None
+            except OSError as error:
+                raise UsageError(f"{path} cannot be written ({error.strerror}); name another file") from None
+        undo.pop_all()
