@@ -7,6 +7,7 @@ loop free while the runtime computes (it releases the GIL), and leaves the state
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -194,7 +195,8 @@ class Runner:
         log.error("the engine stops", exc_info=error)
         on_fault = self._on_fault
         if on_fault is not None:
-            self._call(lambda: on_fault(error))
+            with contextlib.suppress(RuntimeError):  # nobody is left to hear it, which may be the fault
+                self._call(lambda: on_fault(error))
 
     def _report(self, tick: Tick) -> None:
         on_tick = self._on_tick
@@ -212,8 +214,14 @@ class Runner:
             self._call(lambda: self._dispatch(events))
 
     def _call(self, function: Callable[[], None]) -> None:
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(function)
+        """Have the loop do something.
+
+        Raises:
+            RuntimeError: there is none, or none any more; nobody would hear of what is computed.
+        """
+        if self._loop is None:
+            raise RuntimeError("the runner was not started")
+        self._loop.call_soon_threadsafe(function)
 
     def _dispatch(self, events: list[Event]) -> None:
         for event in events:

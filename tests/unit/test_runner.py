@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
 import weakref
 from collections.abc import AsyncIterator, Sequence
 from typing import ClassVar
@@ -14,6 +15,7 @@ import pytest
 import pytest_asyncio
 
 from splitllm.bench.event_loop import measure_gaps
+from splitllm.engine_thread import EngineThread
 from splitllm.engines.fake import FakeEngine
 from splitllm.generation import Event, Generation, TokenDrawn, TurnEnded
 from splitllm.runner import Runner, Tick
@@ -235,6 +237,26 @@ async def test_stop_ends_the_thread_in_the_middle_of_an_answer() -> None:
 
 async def test_a_runner_that_never_started_can_be_stopped() -> None:
     await Runner(FakeEngine(SPEC, rows=2, capacity=64)).stop()
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_with_nobody_to_tell_the_engine_stops_and_says_so(started: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """The loop is closed, or the thread was started by another model alone."""
+    thread = EngineThread()
+    runner = Runner(FakeEngine(SPEC, rows=2, capacity=4096), thread=thread)
+
+    async def begin() -> None:
+        (runner if started else thread).start()
+        runner.open("a", 0, Inbox())
+
+    asyncio.run(begin())
+    ask(runner, "a", 3)
+    deadline_s = time.monotonic() + PATIENCE_S
+    while runner.ready and time.monotonic() < deadline_s:
+        time.sleep(0.005)
+    asyncio.run(runner.stop())
+    assert isinstance(runner.fault, RuntimeError)
+    assert caplog.text.count("the engine stops") == 1
 
 
 @pytest.fixture
