@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ..errors import MachineError, SplitLLMError, UsageError
-from ..signature import read_trusted_key
 from ..types import SamplingParams
 from .argument_types import count, number, share, share_above_0, whole
+from .trusted_keys import add_trusted_key, trusted_keys
 
 if TYPE_CHECKING:
     from ..client.conversation import Answer, Conversation
@@ -123,14 +123,7 @@ def add_parser(commands: Any) -> None:
         metavar="F",
         help="file that holds the API key for the server (default: the environment variable SPLITLLM_API_KEY)",
     )
-    parser.add_argument(
-        "--trusted-key",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="F",
-        help="use the server's bundle only if the holder of this public key has signed it (`splitllm sign`)",
-    )
+    add_trusted_key(parser, "use the server's bundle")
     parser.add_argument("--json", action="store_true", help="print one JSON object per turn")
     parser.set_defaults(run=run)
 
@@ -163,7 +156,7 @@ async def _chat(args: argparse.Namespace, server: str, conversation_class: type[
         wire=args.wire,
         first_prompt=args.prompt[0] if args.prompt else "",
         api_key=api_key(args.key_file),
-        trusted=[read_trusted_key(path) for path in args.trusted_key],
+        trusted=trusted_keys(args),
         progress=_progress if sys.stderr.isatty() else None,
         in_line=_in_line,
     )

@@ -19,6 +19,7 @@ from ..manifest import VARIANTS
 from ..server.config import ModelSource, ServerConfig
 from ..types import MAX_SESSIONS, Sla
 from .argument_types import count, not_negative, positive, whole
+from .trusted_keys import add_trusted_key
 
 #: Back to the line's begin, and clear it.
 _CLEAR_LINE = "\r\x1b[2K"
@@ -94,15 +95,7 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="listen beyond this machine although anybody can then use the server",
     )
-    address.add_argument(
-        "--trusted-key",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="F",
-        help="serve the bundle only if the holder of this public key has signed it with `splitllm sign`; may be given "
-        "more than once",
-    )
+    add_trusted_key(address, "serve a bundle")
     promise = parser.add_argument_group("Latency promised")
     promise.add_argument(
         "--sla-ttft-ms",

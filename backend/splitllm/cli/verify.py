@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError, VerificationError
-from ..signature import read_trusted_key
 from .export import figures_text, import_exporter, progress_on_stderr
+from .trusted_keys import add_trusted_key, trusted_keys
 
 
 def add_parser(commands: Any) -> None:
@@ -25,14 +25,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("bundle", type=Path, metavar="DIR", help="bundle folder, as made by `splitllm export`")
     parser.add_argument("--against", metavar="MODEL", help="the model it was made of: a folder, or a name on the Hub")
     parser.add_argument("--files-only", action="store_true", help="check files, hashes and graphs, and run nothing")
-    parser.add_argument(
-        "--trusted-key",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="F",
-        help="public key that must have signed the bundle (`splitllm sign`); of several, one of them",
-    )
+    add_trusted_key(parser, "find the bundle in order")
     parser.add_argument(
         "--trust-remote-code", action="store_true", help="run Python code that comes with MODEL; only if you trust it"
     )
@@ -54,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
             args.bundle,
             args.against,
             files_only=args.files_only,
-            trusted=[read_trusted_key(path) for path in args.trusted_key],
+            trusted=trusted_keys(args),
             trust_remote_code=args.trust_remote_code,
             progress=progress,
         )
