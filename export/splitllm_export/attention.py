@@ -300,12 +300,12 @@ class PassThroughCache(Cache):
         key_states: torch.Tensor,
         value_states: torch.Tensor,
         layer_idx: int,  # noqa: ARG002  # the signature is transformers'
-        cache_kwargs: dict[str, Any] | None = None,  # noqa: ARG002
+        cache_kwargs: dict[str, Any] | None = None,  # noqa: ARG002  # the same
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the new keys and values untouched, and note them."""
         current_step().cached.append((key_states, value_states))
         return key_states, value_states
 
-    def get_seq_length(self, layer_idx: int = 0) -> int:  # noqa: ARG002
+    def get_seq_length(self, layer_idx: int = 0) -> int:  # noqa: ARG002  # the same
         """No past, as far as the model can see."""
         return 0

@@ -47,7 +47,7 @@ def published_whole(out: Path) -> Iterator[Path]:
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)
             for parent in reversed(made):
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError):  # something else was put there meanwhile
                     parent.rmdir()
             if isinstance(error, OSError):
                 raise _disk_error(out, error) from error

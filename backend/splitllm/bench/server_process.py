@@ -98,7 +98,7 @@ class ServerProcess:
         Raises:
             MachineError: it did not heed the signal, and was killed.
         """
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError):  # it has ended already
             self.process.send_signal(number)
         try:
             return self.process.wait(_STOP_TIMEOUT_S)

@@ -218,7 +218,7 @@ async def _typed(mark: str) -> str | None:
 
     def read() -> None:
         text: str | None = None
-        with contextlib.suppress(EOFError):
+        with contextlib.suppress(EOFError):  # the end, which None says
             text = input(mark)
         with contextlib.suppress(RuntimeError):  # the loop is closed: the person pressed Ctrl-C meanwhile
             loop.call_soon_threadsafe(settle, text)

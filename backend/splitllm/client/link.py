@@ -210,7 +210,7 @@ class Link:
             await self.send({"type": "close"})
             await self._socket.wait_closed()
         except ConnectionLostError:
-            pass
+            pass  # which is what was wanted
 
     def abort(self) -> None:
         """Drop the connection; a polite close would wait for a peer that may be gone."""

@@ -148,7 +148,7 @@ class ClientSession:
 
     async def stop(self) -> None:
         """Ask the server to end the turn under way; `answer` goes on to its end."""
-        with contextlib.suppress(ConnectionLostError):
+        with contextlib.suppress(ConnectionLostError):  # `answer` sees it too, and says what becomes of the turn
             await self._link.send({"type": "cancel", "turn": self._turn})
 
     async def answer(
@@ -273,7 +273,7 @@ class ClientSession:
             self._ticket = None  # whether the turn goes on is not known: better a new session
             self._link.abort()
         except (RemoteError, ProtocolError):
-            pass
+            pass  # the caller hears why the turn was given up; what still comes of it bears its number
 
     def _follow(self, plan: Message) -> None:
         """A new plan is in force."""

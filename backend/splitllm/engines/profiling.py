@@ -252,7 +252,7 @@ def processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     except OSError:
-        pass
+        pass  # Linux alone has that file
     return platform.processor() or "unknown"
 
 

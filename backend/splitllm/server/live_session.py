@@ -283,7 +283,7 @@ class LiveSession:
                 raise
             except SplitLLMError as error:
                 self.post(refused(error))
-            except Exception:
+            except Exception:  # whatever it is, who stands behind it in line goes on
                 self._fail_unexpectedly()
 
         guest = Guest(
@@ -372,7 +372,7 @@ class LiveSession:
                 self._idle()
             if self.draining and self.machine.state is State.IDLE:
                 self.shut_down()
-        except Exception:
+        except Exception:  # whatever it is, it ends this session with a word to its client, and no other
             self._fail_unexpectedly()
 
 
