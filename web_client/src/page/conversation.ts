@@ -77,9 +77,16 @@ export function pathOf({ turns, leaf }: Conversation): readonly Turn[] {
   return path.reverse();
 }
 
-/** The turns that stand at the same place, oldest first. */
-export function versionsOf({ turns }: Conversation, turn: Turn): readonly Turn[] {
-  return turns.filter((other) => other.parent === turn.parent).sort(byAge);
+/** The turns that stand at the same place, oldest first, by the turn before them: of all places at once, for each word draws every turn. */
+export function versionsAfter({ turns }: Conversation): ReadonlyMap<string | null, readonly Turn[]> {
+  const after = new Map<string | null, Turn[]>();
+  for (const turn of turns) {
+    const versions = after.get(turn.parent);
+    if (versions === undefined) after.set(turn.parent, [turn]);
+    else versions.push(turn);
+  }
+  for (const versions of after.values()) versions.sort(byAge);
+  return after;
 }
 
 /** The end of the newest path that goes through this turn. */

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { asStored, emptyAnswer, emptyConversation, leafBelow, merge, pathOf, titleOf, versionsOf, withTurn, type Conversation, type Turn } from '../../src/page/conversation';
+import { asStored, emptyAnswer, emptyConversation, leafBelow, merge, pathOf, titleOf, versionsAfter, withTurn, type Conversation, type Turn } from '../../src/page/conversation';
 
 let clock = 0;
 function turn(id: string, parent: string | null, ask = 0): Turn {
@@ -23,7 +23,7 @@ describe('a conversation', () => {
     const a = turn('a', null);
     const edited = tree(a, turn('b', 'a'), turn('c', 'b'), turn('x', null));
     expect(path(edited)).toBe('x');
-    expect(versionsOf(edited, a).map(({ id }) => id)).toEqual(['a', 'x']);
+    expect(versionsAfter(edited).get(a.parent)?.map(({ id }) => id)).toEqual(['a', 'x']);
     expect(path({ ...edited, leaf: leafBelow(edited, 'a') })).toBe('a,b,c');
   });
 

@@ -1,5 +1,6 @@
 /** The log of turns, and where it is scrolled to. */
 import type { Chat } from '../chat';
+import { versionsAfter } from '../conversation';
 import type { State } from '../state';
 import { listenForCodeCopies } from './copy';
 import { byId } from './dom';
@@ -55,6 +56,7 @@ export function createConversation(chat: Chat): (state: State) => void {
       for (const article of view.articles) article.remove();
       views.delete(id);
     }
+    const versions = versionsAfter(state.conversation);
     for (const turn of state.turns) {
       let view = views.get(turn.id);
       if (view === undefined) {
@@ -62,7 +64,7 @@ export function createConversation(chat: Chat): (state: State) => void {
         views.set(turn.id, view);
         log.append(...view.articles);
       }
-      view.update(turn, state);
+      view.update(turn, versions.get(turn.parent) ?? [turn], state);
     }
     // Only a log with something to scroll is worth a stop of the Tab key.
     if (state.turns.length > 0) log.tabIndex = 0;

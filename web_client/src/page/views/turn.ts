@@ -1,6 +1,6 @@
 /** One question and its answer as two articles. */
 import type { Chat } from '../chat';
-import { isOpen, versionsOf, type Answer, type Turn } from '../conversation';
+import { isOpen, type Answer, type Turn } from '../conversation';
 import { createMarkdown } from '../markdown/view';
 import type { State } from '../state';
 import { answerFigures } from '../words';
@@ -15,7 +15,8 @@ const SEPARATOR = ' · ';
 
 export interface TurnView {
   readonly articles: readonly HTMLElement[];
-  update(turn: Turn, state: State): void;
+  /** `versions` are those of this turn, oldest first. */
+  update(turn: Turn, versions: readonly Turn[], state: State): void;
 }
 
 export function createTurnView(turn: Turn, chat: Chat): TurnView {
@@ -26,7 +27,7 @@ export function createTurnView(turn: Turn, chat: Chat): TurnView {
   const remark = element('p', 'remark');
   const failure = element('p', 'failure');
   const figures = element('p', 'figures');
-  const versions = createVersions(chat);
+  const place = createVersions(chat);
   const copy = copyButton(() => shown?.text ?? '');
   const again = iconButton('again', 'Regenerate', regenerate);
   const retry = button('button small', 'Try again', regenerate);
@@ -34,7 +35,7 @@ export function createTurnView(turn: Turn, chat: Chat): TurnView {
     chat.goOn();
     focusMessage();
   });
-  const foot = element('div', 'answer-foot', figures, element('div', 'actions', versions.node, copy, again, goOn, retry));
+  const foot = element('div', 'answer-foot', figures, element('div', 'actions', place.node, copy, again, goOn, retry));
   const article = element('article', 'answer', text, dots, remark, failure, foot);
   article.setAttribute('aria-label', 'Assistant');
 
@@ -46,11 +47,11 @@ export function createTurnView(turn: Turn, chat: Chat): TurnView {
     focusMessage();
   }
 
-  function update({ id, answer }: Turn, state: State): void {
+  function update({ id, answer }: Turn, versions: readonly Turn[], state: State): void {
     const isLast = state.turns.at(-1)?.id === id;
     const cut = answer.status === 'stopped' || answer.finishReason === 'length';
     const failed = answer.status === 'failed';
-    versions.update(versionsOf(state.conversation, turn), id);
+    place.update(versions, id);
     goOn.hidden = !(isLast && cut && answer.text !== '');
     retry.hidden = !(isLast && (failed || (cut && answer.text === '')));
     again.hidden = !retry.hidden;
