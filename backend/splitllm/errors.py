@@ -108,12 +108,19 @@ class NeverFitsError(CapacityError):
 
 
 class RemoteError(SplitLLMError):
-    """An error that came from the other side, code and sentence as it sent them."""
+    """An error that came from the other side, code and sentence as it sent them.
+
+    `retry_after_s` is when it said that another attempt may succeed; 0 where it did not.
+    """
 
     default_code = "remote"
     _WRONG_USE = frozenset(
         {"split_unavailable", "variant_unavailable", "context_overflow", "turn_refused", "unknown_model"}
     )
+
+    def __init__(self, message: str, *, code: str | None = None, retry_after_s: float = 0.0) -> None:
+        super().__init__(message, code=code)
+        self.retry_after_s = retry_after_s
 
     @property
     def exit_code(self) -> int:  # type: ignore[override]  # here it depends on what the server said

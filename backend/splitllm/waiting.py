@@ -23,6 +23,15 @@ class WaitingLine:
         """Whose turn it is; None if nobody waits."""
         return next(iter(self._since_s), None)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether whoever comes is refused, because so many wait that nobody else may."""
+        return bool(self._since_s) and len(self._since_s) >= self._length
+
+    def waited_s(self, name: str, now_s: float) -> float:
+        """For how long `name` has stood in the line."""
+        return now_s - self._since_s[name]
+
     def join(self, name: str, now_s: float) -> None:
         """Stand at the end.
 

@@ -102,6 +102,9 @@ MUTATIONS: Final[dict[str, tuple[Mutation, ...]]] = {
     ),
     "a pace for what feeds the engine nothing": ((_CONNECTION, "0 if fed else self._pace.delay(now)", "0"),),
     "a pace for new WebSockets": ((_APP, "asyncio.sleep(self._arrivals.delay(time.monotonic()))", "asyncio.sleep(0)"),),
+    "who comes for a new session while nobody else may even wait is refused in place of the upgrade": (
+        (_APP, "(full := self.queue.full_error()) is not None:", "(full := None) is not None:"),
+    ),
     "connections of any kind": ((_SERVE, "if len(self._server.connections) >= self._most:", "if False:"),),
     "connections beyond the sessions": (
         (_APP, "if len(self.connections) + self._arriving >= self._places:", "if False:"),
@@ -411,6 +414,11 @@ MUTATIONS: Final[dict[str, tuple[Mutation, ...]]] = {
     ),
     "a client that dies leaves nothing, and goes on with what it had kept": (
         (_HELD, "        self.forget(session)\n        session.end()", "        self.forget(session)"),
+    ),
+    "a full line keeps nobody from going on with a session": ((_CLIENT, "new=self._ticket is None)", "new=True)"),),
+    "who is refused for now comes no sooner than it was told, and not together with all others": (
+        (_CLIENT, " * random.uniform(1.0, 2.0)", ""),
+        (_CLIENT, "asyncio.sleep(max(pause_s, after_s))", "asyncio.sleep(pause_s)"),
     ),
     "the page goes on after a cut and after a crash of the server": (
         (

@@ -12,13 +12,15 @@ import aiohttp
 import pytest
 
 from splitllm.bundle import Bundle
+from splitllm.client import session as client_session
 from splitllm.client.conversation import Answer, Conversation
-from splitllm.errors import CapacityError
+from splitllm.client.link import ConnectionLostError
+from splitllm.errors import CapacityError, MachineError, RemoteError
 from splitllm.server import admission
 from splitllm.server.app import Server
 from splitllm.server.openai_answer import Completion
 from splitllm.types import SamplingParams
-from tests.chaos.world import serving, until
+from tests.chaos.world import open_session, serving, until
 from tests.integration.test_resume import caller
 from tests.integration.test_wire import OPEN, Peer
 
@@ -65,6 +67,75 @@ async def test_who_waits_moves_up_as_others_leave_and_goes_on_by_itself(bundle: 
         assert (await fourth.hear())["place"] == 1
         first.socket.transport.abort()
         assert (await fourth.hear())["type"] == "plan"
+
+
+async def test_where_the_line_is_full_who_comes_for_a_new_session_is_refused_in_place_of_the_upgrade(
+    bundle: Bundle,
+) -> None:
+    async with AsyncExitStack() as stack, full(bundle, queue_length=2, queue_s=50.0) as (url, server, inside):
+        first, second = await places(url, stack, 2)
+        connections = len(server.connections)
+        with pytest.raises(RemoteError, match=r"full.*try again in 50 s") as refusal:
+            await open_session(url, bundle, 0, lambda _: None)
+        assert (refusal.value.code, refusal.value.retry_after_s) == ("server_full", 50.0)
+        async with aiohttp.ClientSession() as http, http.get(f"{url}/v1/session?new") as response:
+            assert (response.status, response.headers["Retry-After"]) == (503, "50")
+            assert "2 wait for it already" in await response.text()
+            metrics = await (await http.get(f"{url}/metrics")).text()
+        assert 'splitllm_refusals_total{api="websocket",code="server_full",model=""} 2.0' in metrics
+        assert len(server.connections) == connections
+        async with caller(url, WAITS) as (_, heard):  # it may have come to go on with a session
+            assert (heard["type"], heard["code"]) == ("error", "server_full")
+        await inside.say({"type": "close"})
+        assert (await first.hear())["type"] == "plan"
+        assert (await second.hear())["place"] == 1
+        third = asyncio.create_task(open_session(url, bundle, 0, lambda _: None))
+        await until(lambda: len(server.queue) == 2)
+        with pytest.raises(RemoteError) as refusal:
+            await open_session(url, bundle, 0)
+        assert refusal.value.retry_after_s <= 2.0, "it goes by how long others had to wait"
+        first.socket.transport.abort()
+        second.socket.transport.abort()
+        await (await third).close()
+
+
+async def test_a_full_line_keeps_nobody_from_going_on_with_a_session(bundle: Bundle) -> None:
+    async with AsyncExitStack() as stack, serving(bundle, max_sessions=1, queue_length=1) as (url, server):
+        ours = await open_session(url, bundle, 0)
+        said = [item async for item in ours.answer([1, 2, 3], max_tokens=4, sampling=SamplingParams())]
+        (waiting,) = await places(url, stack, 1)
+        ours._link.abort()
+        await until(lambda: len(server.first.held) == 1)
+        again = [item async for item in ours.answer([1, 2, 3], max_tokens=4, sampling=SamplingParams())]
+        assert [item for item in again if isinstance(item, int)] == [item for item in said if isinstance(item, int)]
+        assert not ours.started_over
+        await ours.close()
+        assert (await waiting.hear())["type"] == "plan"
+
+
+async def test_who_is_told_when_to_come_again_comes_no_sooner_and_not_with_all_others(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+
+    async def refuse(*_: object) -> None:
+        raise RemoteError("full", code="server_full", retry_after_s=3.0 if len(pauses) < 4 else 1e9)
+
+    async def sleep(pause_s: float) -> None:
+        pauses.append(pause_s)
+
+    async with serving(bundle) as (url, _):
+        ours = await open_session(url, bundle, 0)
+        monkeypatch.setattr(ours, "_reconnect", refuse)
+        monkeypatch.setattr(client_session.asyncio, "sleep", sleep)
+        lost = ConnectionLostError(MachineError("gone"))
+        with pytest.raises(RemoteError, match="full"):
+            await ours._recover(lost, 1)
+    monkeypatch.undo()
+    assert pauses[0] == 0
+    assert all(3 <= pause_s <= 6 for pause_s in pauses[1:4])
+    assert all(pause_s <= 20 for pause_s in pauses)
+    assert len(set(pauses[1:4])) == 3
 
 
 async def test_nobody_overtakes_who_waits(bundle: Bundle) -> None:

@@ -36,6 +36,12 @@ def test_a_full_line_refuses_and_stays_as_it_was() -> None:
     assert (refusal.value.code, waiting.places()) == ("server_full", {"a": 1, "b": 2})
 
 
+def test_a_line_is_full_when_nobody_else_may_stand_in_it() -> None:
+    assert [line(*names, length=2).is_full for names in ("", "a", "ab")] == [False, False, True]
+    assert not line(length=0).is_full, "where nobody may wait there may be room"
+    assert line("a", "b").waited_s("b", 9.0) == 8.0
+
+
 def test_who_has_waited_long_enough_is_overdue() -> None:
     waiting = line("a", "b", "c")  # since 0, 1 and 2
     assert waiting.next_overdue_s == 10.0

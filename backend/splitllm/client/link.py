@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import websockets
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.http11 import Response
 
 from .. import __version__
 from ..errors import MachineError, ProtocolError, RemoteError, SplitLLMError, UsageError
@@ -76,8 +77,8 @@ class Link:
         self._socket, self.welcome = socket, welcome
 
     @classmethod
-    async def connect(cls, opening: Opening) -> Link:
-        """Connect and greet.
+    async def connect(cls, opening: Opening, *, new: bool) -> Link:
+        """Connect and greet; `new` says that a new session is all this is for, which a full server refuses at once.
 
         Raises:
             MachineError: the server cannot be reached.
@@ -85,7 +86,7 @@ class Link:
             RemoteError: the server refuses.
             ConnectionLostError: it went away meanwhile.
         """
-        url = f"ws{opening.server.removeprefix('http')}/v1/session"
+        url = f"ws{opening.server.removeprefix('http')}/v1/session{'?new' if new else ''}"
         try:
             socket = await connect(
                 url,
@@ -99,9 +100,8 @@ class Link:
                 answer = error.response
                 if answer.status_code == 401:
                     raise no_such_key() from None
-                if answer.status_code == 503 and "Retry-After" in answer.headers:
-                    message = "The server has too many connections; try again in a minute."
-                    raise RemoteError(message, code="server_full") from None
+                if answer.status_code == 503 and (after_s := answer.headers.get("Retry-After", "")).isdecimal():
+                    raise RemoteError(_sentence(answer), code="server_full", retry_after_s=float(after_s)) from None
             raise MachineError(f"cannot open a session at {url} ({error}); is the server running there?") from None
         link = cls(socket, {})
         try:
@@ -215,6 +215,13 @@ class Link:
     def abort(self) -> None:
         """Drop the connection; a polite close would wait for a peer that may be gone."""
         self._socket.transport.abort()
+
+
+def _sentence(answer: Response) -> str:
+    """Why the server refused to upgrade; what comes from a proxy in front of it may be a page."""
+    if answer.body is None or not answer.headers.get("Content-Type", "").startswith("text/plain"):
+        return "The server is full; try again later."
+    return " ".join(answer.body.decode("utf-8", "replace").split())[:300]
 
 
 def unexpected(got: Message | bytes, wanted: str) -> ProtocolError:

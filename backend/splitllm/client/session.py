@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final, Self
@@ -30,6 +31,8 @@ _REPLY_S: Final = 20.0
 _STEP_S: Final = 60.0
 #: Before each attempt to reconnect; a server that starts anew is away for some seconds.
 _PAUSES_S: Final = (0.0, 0.2, 0.5, 1.0, 2.0, 4.0, 4.0, 4.0)
+#: A server that is full says when to come again; it is obeyed up to so long, because a person waits.
+_LONGEST_PAUSE_S: Final = 10.0
 #: Connections that may be lost one after the other without a token in between.
 _MOST_LOSSES: Final = 5
 #: RefusalErrors of a new session that may be otherwise in a moment.
@@ -95,7 +98,7 @@ class ClientSession:
         opening = Opening(server, model, identity, report, split, wire, expected_prompt_tokens, api_key, in_line)
         link = None
         try:
-            link = await Link.connect(opening)
+            link = await Link.connect(opening, new=True)
             plan = await link.open(opening)
         except BaseException as error:
             if link is not None:
@@ -298,8 +301,9 @@ class ClientSession:
         if losses > _MOST_LOSSES:
             raise lost.reason
         reason = lost.reason
-        for pause in _PAUSES_S:
-            await asyncio.sleep(pause)
+        after_s = 0.0
+        for pause_s in _PAUSES_S:
+            await asyncio.sleep(max(pause_s, after_s))
             try:
                 await self._reconnect()
                 return
@@ -311,11 +315,13 @@ class ClientSession:
                 if error.code not in _PASSING:
                     raise
                 reason = error
+                # All who are refused at once must not come again at once.
+                after_s = min(error.retry_after_s, _LONGEST_PAUSE_S) * random.uniform(1.0, 2.0)
         raise reason
 
     async def _reconnect(self) -> None:
         self._link.abort()
-        self._link = link = await Link.connect(self._opening)
+        self._link = link = await Link.connect(self._opening, new=self._ticket is None)
         self._report_open = False
         if self._ticket is not None:
             resume = {

@@ -51,10 +51,23 @@ class AdmissionQueue:
         self._changes_s = 0.0  # when changes were told last
         self._owed = False  # whether somebody's place has changed since
         self._next: asyncio.TimerHandle | None = None  # the next look at the line
+        self._latest_wait_s = longest_wait_s  # of who was let in last from the line
 
     def __len__(self) -> int:
         """How many wait."""
         return len(self._line)
+
+    def full_error(self) -> CapacityError | None:
+        """What whoever comes now hears, whatever it asks for; None where it could at least wait."""
+        if not self._line.is_full:
+            return None
+        after_s = self.retry_after_s
+        return CapacityError(f"The server is full, and {len(self)} wait for it already; try again in {after_s} s.")
+
+    @property
+    def retry_after_s(self) -> int:
+        """Who is refused may come again after so long: as long as who was let in last had waited."""
+        return max(1, math.ceil(self._latest_wait_s))
 
     def ask(self, name: str, guest: Guest, *, may_wait: bool = True) -> None:
         """Let somebody in, or in line: nobody overtakes who waits already.
@@ -112,6 +125,7 @@ class AdmissionQueue:
             except CapacityError:
                 break
             else:
+                self._latest_wait_s = self._line.waited_s(name, _now_s())
                 self._forget(name)
         for name in self._line.overdue(_now_s()):
             self._refuse(

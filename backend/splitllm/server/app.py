@@ -95,9 +95,9 @@ class Server:
             self.metrics.refused(NO_MODEL, "websocket", "internal")
             raise web.HTTPServiceUnavailable(text="The engine has stopped; the operator must restart the server.\n")
         if len(self.connections) + self._arriving >= self._places:
-            self.metrics.refused(NO_MODEL, "websocket", "server_full")
-            headers = {"Retry-After": "60"}
-            raise web.HTTPServiceUnavailable(headers=headers, text="Too many connections; try again in a minute.\n")
+            return self._turned_away("The server has too many connections; try again in a minute.", 60)
+        if "new" in request.query and (full := self.queue.full_error()) is not None:
+            return self._turned_away(full.message, self.queue.retry_after_s)
         protocols = offered(request)
         if protocols and SUBPROTOCOL not in protocols:  # aiohttp would log them, and one may hold a key
             raise web.HTTPBadRequest(text=f"Offer the subprotocol `{SUBPROTOCOL}`, or none.\n")
@@ -135,6 +135,11 @@ class Server:
         finally:
             del self.connections[connection]
         return socket
+
+    def _turned_away(self, sentence: str, after_s: int) -> web.Response:
+        """Before anything is made for a connection: what is refused must not cost those who are served."""
+        self.metrics.refused(NO_MODEL, "websocket", "server_full")
+        return web.Response(status=503, headers={"Retry-After": str(after_s)}, text=f"{sentence}\n")
 
     async def health(self, _request: web.Request) -> web.Response:
         """`GET /health`: 200 while the server is alive, draining or not; 503 when a model's engine has stopped."""
