@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -22,7 +23,8 @@ from splitllm.server.app import Server
 from splitllm.server.config import ModelSource, ServerConfig
 from splitllm.server.model import LoadedModel
 from splitllm.server.serve import load
-from splitllm.types import SamplingParams
+from splitllm.types import Float32Array, SamplingParams, Sla
+from splitllm.work import Batch
 from tests.chaos.world import until
 from tests.integration.test_wire import HELLO, IDS, OPEN, TURN, Peer
 from tests.support import listening
@@ -189,6 +191,29 @@ async def test_the_engine_of_one_model_fails_alone(both: tuple[str, Server]) -> 
             status = await response.json()
             assert (response.status, status["status"]) == (503, "down")
             assert [model["status"] for model in status["models"].values()] == ["ok", "down"]
+
+
+async def test_the_first_plan_of_a_session_counts_the_ticks_of_a_busy_model(bundle: Bundle, endless: Bundle) -> None:
+    """They take three times what is promised here, so no split can keep it."""
+    async with serving(bundle, endless, sla=Sla(ttft_ms=2000, tpot_ms=50)) as (url, server):
+        busy = server.models[SECOND].runner.engine
+        run = busy.run
+
+        def slowly(batch: Batch) -> Float32Array:
+            time.sleep(0.15)
+            return run(batch)
+
+        busy.run = slowly  # type: ignore[method-assign]  # as a larger model runs
+        async with caller(url, FIRST, {**OPEN, "split": "auto"}) as (_, plan):
+            assert plan["feasible"] is True
+        async with caller(url, SECOND, OPEN) as (other, _):
+            await other.say({**TURN, "max_tokens": 100})
+            await other.frame(Kind.IDS, 1, 0, IDS)
+            for _ in range(3):
+                await other.token()
+            async with caller(url, FIRST, {**OPEN, "split": "auto"}) as (_, plan):
+                assert plan["feasible"] is False
+                assert plan["predicted"]["tpot_ms"] > 50
 
 
 async def test_nobody_stands_in_line_for_a_model_whose_engine_has_stopped(bundle: Bundle, endless: Bundle) -> None:

@@ -25,28 +25,38 @@ class Load:
     """The decode batch that a session joins, without that session.
 
     `rows[l]` is how many sessions run block l in one tick: those whose split is at most l. `head_rows` counts all of
-    them. `context` is their mean length in positions. `prefill_ms` is what prompts of others add to a tick on average.
+    them. `context` is their mean length in positions. `prefill_ms` is what prompts of others add to a tick on average,
+    `other_models_ms` what ticks of other models add to the time between two of this one's (`thread_share`).
     """
 
     rows: tuple[float, ...]
     head_rows: float = 0.0
     context: float = 0.0
     prefill_ms: float = 0.0
+    other_models_ms: float = 0.0
 
     @classmethod
-    def idle(cls, blocks: int) -> Load:
-        """Nobody else is there."""
-        return cls((0.0,) * blocks)
+    def idle(cls, blocks: int, *, other_models_ms: float = 0.0) -> Load:
+        """Nobody else is there, of this model."""
+        return cls((0.0,) * blocks, other_models_ms=other_models_ms)
 
     @classmethod
-    def of(cls, splits: Sequence[int], blocks: int, *, context: float = 0.0, prefill_ms: float = 0.0) -> Load:
+    def of(
+        cls,
+        splits: Sequence[int],
+        blocks: int,
+        *,
+        context: float = 0.0,
+        prefill_ms: float = 0.0,
+        other_models_ms: float = 0.0,
+    ) -> Load:
         """A batch in which every session of `splits` takes part in every tick.
 
         Those with a split of 1 or more miss ticks while their client computes, unless the server is the slower part;
         then they miss none, and then load matters. Until then this counts a tick too long, never too short.
         """
         rows = tuple(float(sum(split <= block for split in splits)) for block in range(blocks))
-        return cls(rows, float(len(splits)), context, prefill_ms)
+        return cls(rows, float(len(splits)), context, prefill_ms, other_models_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +70,7 @@ class SessionCosts:
     others_ms, others_head_ms: the same without it.
     chunk_wait_ms: what ticks of others take while the prompt's chunks run, one tick a chunk.
     step_wait_ms: mean wait of a row that arrives while a tick of others is under way (half of it).
+    turn_wait_ms: the wait of a row that is there when its tick ends, as at split 0: ticks of all other models.
     kv_ms: what holding keys and values in one block costs (see `kv_price`).
     """
 
@@ -74,6 +85,7 @@ class SessionCosts:
     others_prefill_ms: float
     chunk_wait_ms: float
     step_wait_ms: float
+    turn_wait_ms: float
     embed_ms: float
     kv_ms: float = 0.0
 
@@ -100,8 +112,9 @@ class SessionCosts:
             others_ms=others_ms,
             others_head_ms=profile.head_ms(load.head_rows),
             others_prefill_ms=load.prefill_ms,
-            chunk_wait_ms=chunks * (sum(others_ms) + profile.head_ms(load.head_rows)),
-            step_wait_ms=tick / 2,
+            chunk_wait_ms=chunks * (sum(others_ms) + profile.head_ms(load.head_rows) + load.other_models_ms),
+            step_wait_ms=(tick + load.other_models_ms) / 2,
+            turn_wait_ms=load.other_models_ms,
             embed_ms=profile.embed_row_ms,
         )
 

@@ -85,9 +85,9 @@ def plan_session(
     nothing), `requested` a split that the client insists on. `engine` is what was measured of the server; plain
     `BlockTimes` stand for an engine whose rows all cost alike. `load` is the batch that the session joins (None:
     nobody): costs are what the session adds to it. `headroom` is the share of the promise that a split of 1 or more may
-    use if it were alone; the rest is for ticks of others (`marginal.headroom`). None: latencies are those of the batch,
-    and may use all of it. `held` is what has been computed already (None: nothing), `kv_memory` what the session's keys
-    and values compete for (None: nothing).
+    use if it were its model's only session; the rest is for ticks of the others (`marginal.headroom`). None: latencies
+    are those of the batch, and may use all of it. `held` is what has been computed already (None: nothing), `kv_memory`
+    what the session's keys and values compete for (None: nothing).
 
     `details["candidates"]` has one list per column: `split`, `ttft_ms`, `tpot_ms`, `server_ms`, `cost_ms`,
     `rejected_by` (None or the name of what forbids the split). `details["server_ms_alone"]` is that of split 0.
@@ -110,7 +110,7 @@ def plan_session(
     load = Load.idle(spec.blocks) if load is None else load
     costs = _costs(spec, engine, rows=rows, tokens=tokens, load=load, held=held, kv_memory=kv_memory)
     if headroom is not None and load.head_rows > 0:
-        joined, idle = costs, Load.idle(spec.blocks)
+        joined, idle = costs, Load.idle(spec.blocks, other_models_ms=load.other_models_ms)
         costs = _costs(spec, engine, rows=rows, tokens=tokens, load=idle, held=held, kv_memory=kv_memory)
         costs = replace(costs, step_cost_ms=joined.step_cost_ms, head_cost_ms=joined.head_cost_ms)
     problem = split_problem(spec, session, costs, link, rows=rows, tokens=tokens, wire_bytes=wire_bytes)

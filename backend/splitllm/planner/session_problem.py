@@ -102,7 +102,8 @@ def split_problem(
 
     What the batch of others takes from a session's latency wherever its blocks run stands where no choice moves it:
     their time in a tick on both sides (so that one block more at the client takes away no more than the session's own
-    row), and the wait for a tick that is under way in the link.
+    row), and the wait for a tick that is under way in the link. At split 0, the only one that embeds on the server,
+    decode does not pay the link, and waits for whole ticks of other models with the embedding.
 
     Raises:
         ProblemError: a figure of the server's own makes no sense.
@@ -134,7 +135,11 @@ def split_problem(
         weight=tokens,
         latency_limit_ms=None if math.isinf(session.tpot_ms) else session.tpot_ms * session.headroom,
         client_ms=(0.0, *(client_step + others for others in costs.others_ms), 0.0),
-        server_ms=(costs.embed_ms, *_times(costs.tick_ms), costs.tick_head_ms + costs.others_prefill_ms),
+        server_ms=(
+            costs.embed_ms + costs.turn_wait_ms,
+            *_times(costs.tick_ms),
+            costs.tick_head_ms + costs.others_prefill_ms,
+        ),
         server_cost=(costs.embed_ms, *_times(costs.step_cost_ms), costs.head_cost_ms),
         input_bytes=(TOKEN_ID_BYTES, *(row_bytes,) * count, row_bytes),
         output_bytes=ANSWER_BYTES,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .. import __version__
 from ..bundle import Bundle
@@ -15,6 +16,7 @@ from ..protocol import Limits, text_limit
 from ..runner import Runner, Tick
 from ..session import Greeting
 from ..text import TextCodec
+from ..thread_share import ThreadShare
 from .admission import AdmissionQueue
 from .config import ServerConfig
 from .held import HeldSessions
@@ -59,6 +61,7 @@ class Shared:
     queue: AdmissionQueue
     metrics: Metrics
     max_message_bytes: int
+    share: ThreadShare = field(default_factory=ThreadShare)
 
 
 class ServedModel:
@@ -80,6 +83,8 @@ class ServedModel:
         profile = loaded.profile or loaded.engine.profile()
         self.admission = Admission(bundle, config, profile, shared.pool)
         self.admission.on_room = shared.queue.wake
+        self._share = shared.share
+        self.admission.other_models_ms = lambda: shared.share.others_ms(loaded.name, time.monotonic())
         limits = Limits(loaded.max_context, config.max_rows, shared.max_message_bytes, config.idle_timeout_s)
         self.greeting = Greeting(
             f"splitllm/{__version__}",
@@ -105,3 +110,4 @@ class ServedModel:
     def _ticked(self, tick: Tick) -> None:
         self.telemetry.ticked(tick)
         self.admission.ticked(tick.batch, 1000 * tick.engine_s)
+        self._share.ticked(self.name, 1000 * tick.total_s, time.monotonic())

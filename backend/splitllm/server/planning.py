@@ -49,6 +49,8 @@ class Admission:
         self.sessions: set[str] = set()
         #: Called when somebody gives back what others may wait for.
         self.on_room: Callable[[], None] = lambda: None
+        #: What ticks of other models add to one of this model, in milliseconds.
+        self.other_models_ms: Callable[[], float] = lambda: 0.0
         self._busy: dict[str, _Busy] = {}
 
     # -- what the server is like now ----------------------------------------------------------------------------------
@@ -66,10 +68,11 @@ class Admission:
         self._busy.pop(session, None)
 
     def load(self, session: str | None = None) -> Load:
-        """The batch that a session would join: all who are in a turn, without itself."""
+        """The batch that a session would join: all who are in a turn, without itself; and what other models take."""
         others = [busy for name, busy in self._busy.items() if name != session]
         context = sum(busy.positions for busy in others) / len(others) if others else 0.0
-        return Load.of([busy.split for busy in others], self._bundle.spec.blocks, context=context)
+        splits, other_models_ms = [busy.split for busy in others], self.other_models_ms()
+        return Load.of(splits, self._bundle.spec.blocks, context=context, other_models_ms=other_models_ms)
 
     # -- plans --------------------------------------------------------------------------------------------------------
 

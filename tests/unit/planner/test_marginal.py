@@ -48,6 +48,24 @@ def test_the_costs_of_a_session_that_joins_others_by_hand() -> None:
     assert costs.server_ms(10)[1] == 2 * 60 + 1 + 10 * (2 * 0.5 + 0.25)
 
 
+def test_ticks_of_other_models_are_waited_for_and_cost_nothing() -> None:
+    """Whole ones at split 0, where the row is there when its tick ends; half of one where it comes at any time."""
+    before, after = plan(), plan(load=Load.idle(8, other_models_ms=40))
+    alone, beside = (each.details["candidates"] for each in (before, after))
+    for split in range(9):
+        assert beside["tpot_ms"][split] - alone["tpot_ms"][split] == pytest.approx(20 if split else 40)
+        assert beside["ttft_ms"][split] - alone["ttft_ms"][split] == pytest.approx(40)  # one chunk
+    assert beside["server_ms"] == alone["server_ms"]
+    assert (before.split, before.feasible) == (7, True)
+    assert plan(sla=Sla(2000, 50), load=Load.idle(8, other_models_ms=80)).feasible is False
+    # Headroom is for sessions of this model; the others' ticks come on top of it.
+    crowd = Load.of([0] * 8, 8, other_models_ms=40)
+    assert (
+        plan(load=crowd, headroom=0.9).predicted_tpot_ms
+        == plan(load=Load.idle(8, other_models_ms=40), headroom=0.9).predicted_tpot_ms
+    )
+
+
 def test_cost_falls_and_latency_rises_with_the_load() -> None:
     alone, crowd = plan(), plan(load=Load.of([0] * 16, 8))
     tables = alone.details["candidates"], crowd.details["candidates"]
