@@ -5,61 +5,95 @@ Somebody who waits holds nothing that others wait for, so nobody can wait for so
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Final
+
 from .errors import CapacityError
+
+#: So many may go in before somebody who came sooner.
+MOST_OVERTAKEN: Final = 8
+
+
+@dataclass(slots=True)
+class _Waiting:
+    since_s: float
+    model: str
+    overtaken: int = 0  # by so many
 
 
 class WaitingLine:
-    """First come, first served; bounded in length and in time. Places count from 1, who is next."""
+    """First come, first served; bounded in length and in time. Places count from 1, who is next.
+
+    Who finds room may overtake others for whom there is too little, if these are of other models; but nobody is
+    overtaken more than MOST_OVERTAKEN times, so that no stream of small sessions keeps a large one out.
+    """
 
     def __init__(self, length: int, longest_wait_s: float) -> None:
         self._length, self._longest_wait_s = length, longest_wait_s
-        self._since_s: dict[str, float] = {}  # in the order of arrival
+        self._waiting: dict[str, _Waiting] = {}  # in the order of arrival
 
     def __len__(self) -> int:
-        return len(self._since_s)
+        return len(self._waiting)
 
     @property
-    def first(self) -> str | None:
-        """Whose turn it is; None if nobody waits."""
-        return next(iter(self._since_s), None)
+    def in_turn(self) -> list[str]:
+        """Who may go in now, in the order in which they may look for room: the first, then those who may overtake."""
+        names: dict[str, str] = {}  # the first of each model
+        for name, each in self._waiting.items():
+            names.setdefault(each.model, name)
+            if each.overtaken >= MOST_OVERTAKEN:
+                break
+        return list(names.values())
+
+    def may_overtake(self, model: str) -> bool:
+        """Whether somebody of `model` who comes now may look for room before all who wait."""
+        return all(each.model != model and each.overtaken < MOST_OVERTAKEN for each in self._waiting.values())
+
+    def goes_in(self, name: str) -> None:
+        """`name` has found room, whether it stood in the line or not, and has overtaken those before it."""
+        for other, each in self._waiting.items():
+            if other == name:
+                break
+            each.overtaken += 1
+        self.leave(name)
 
     @property
     def is_full(self) -> bool:
         """Whether whoever comes is refused, because so many wait that nobody else may."""
-        return bool(self._since_s) and len(self._since_s) >= self._length
+        return bool(self._waiting) and len(self._waiting) >= self._length
 
     def waited_s(self, name: str, now_s: float) -> float:
         """For how long `name` has stood in the line."""
-        return now_s - self._since_s[name]
+        return now_s - self._waiting[name].since_s
 
-    def join(self, name: str, now_s: float) -> None:
+    def join(self, name: str, now_s: float, model: str = "") -> None:
         """Stand at the end.
 
         Raises:
             CapacityError: the line is full.
         """
-        if len(self._since_s) >= self._length:
+        if len(self._waiting) >= self._length:
             raise CapacityError(
-                f"The server is full, and {len(self._since_s)} wait for it already; try again in a few minutes."
+                f"The server is full, and {len(self._waiting)} wait for it already; try again in a few minutes."
             )
-        self._since_s[name] = now_s
+        self._waiting[name] = _Waiting(now_s, model)
 
     def leave(self, name: str) -> bool:
         """Those behind move up. Returns whether `name` stood in the line."""
-        return self._since_s.pop(name, None) is not None
+        return self._waiting.pop(name, None) is not None
 
     def places(self) -> dict[str, int]:
         """The place of everybody who waits."""
-        return {name: place for place, name in enumerate(self._since_s, start=1)}
+        return {name: place for place, name in enumerate(self._waiting, start=1)}
 
     def overdue(self, now_s: float) -> list[str]:
         """Who has waited for the longest time that anybody may."""
-        return [name for name, since_s in self._since_s.items() if now_s >= since_s + self._longest_wait_s]
+        return [name for name, each in self._waiting.items() if now_s >= each.since_s + self._longest_wait_s]
 
     @property
     def next_overdue_s(self) -> float:
         """When the first will have; infinite if nobody waits."""
-        return next(iter(self._since_s.values()), float("inf")) + self._longest_wait_s
+        return next((each.since_s for each in self._waiting.values()), float("inf")) + self._longest_wait_s
 
 
 class IdleRoom:

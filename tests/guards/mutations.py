@@ -132,7 +132,11 @@ MUTATIONS: Final[dict[str, tuple[Mutation, ...]]] = {
         (_CONNECTION, "if self.model.held.can_hold(session):", "if False:"),
     ),
     "nobody overtakes who waits for room, and who waits holds none": (
-        (f"{_SERVER}/admission.py", "        if not len(self):\n", "        if True:\n"),
+        (f"{_SERVER}/admission.py", "if self._line.may_overtake(guest.model):", "if True:"),
+    ),
+    "who is overtaken by other models' sessions is not so for ever": (
+        ("backend/splitllm/waiting.py", "if each.overtaken >= MOST_OVERTAKEN:", "if False:"),
+        ("backend/splitllm/waiting.py", " and each.overtaken < MOST_OVERTAKEN", ""),
     ),
     "nobody loses its room within a turn, or whose client does not know what to do then": (
         (_LIVE, "if self._may_evict and self._seated", "if self._seated"),

@@ -193,6 +193,28 @@ async def test_the_engine_of_one_model_fails_alone(both: tuple[str, Server]) -> 
             assert [model["status"] for model in status["models"].values()] == ["ok", "down"]
 
 
+async def test_who_waits_for_much_room_holds_nobody_of_another_model_up(bundle: Bundle, endless: Bundle) -> None:
+    small = {**OPEN, "queue": True}
+    large = {**small, "max_tokens": 2 * OPEN["max_tokens"]}
+    room = large["max_tokens"] * bundle.spec.blocks * bundle.spec.kv_bytes_per_token()
+    async with (
+        serving(bundle, endless, kv_memory_bytes=room) as (url, server),
+        caller(url, FIRST, small) as (inside, _),
+        caller(url, FIRST, large) as (waiting, heard),
+        caller(url, SECOND, OPEN) as (other, plan),
+        caller(url, FIRST, {**OPEN, "split": 8}) as (_, refusal),
+        caller(url, SECOND, small) as (next_other, place),
+    ):
+        assert (heard["type"], plan["type"], refusal["code"]) == ("queued", "plan", "server_full")
+        assert (place["type"], place["place"]) == ("queued", 2)
+        await other.say({"type": "close"})
+        assert (await next_other.hear())["type"] == "plan"
+        assert len(server.queue) == 1
+        await inside.say({"type": "close"})
+        await next_other.say({"type": "close"})
+        assert (await waiting.hear())["type"] == "plan"
+
+
 async def test_the_first_plan_of_a_session_counts_the_ticks_of_a_busy_model(bundle: Bundle, endless: Bundle) -> None:
     """They take three times what is promised here, so no split can keep it."""
     async with serving(bundle, endless, sla=Sla(ttft_ms=2000, tpot_ms=50)) as (url, server):

@@ -29,11 +29,13 @@ class Guest:
     enter: takes it and goes on with it; raises CapacityError while there is none, and tells anything else itself.
     placed: hears its place in the queue, at first, within CHANGES_EVERY_S when it changes, and every TELL_EVERY_S.
     refused: hears that it has waited for too long; it stands in the queue no more.
+    model: what it wants a session of; within a model nobody overtakes who waits.
     """
 
     enter: Callable[[], None]
     placed: Callable[[int], object]
     refused: Callable[[CapacityError], object]
+    model: str = ""
 
 
 class AdmissionQueue:
@@ -70,15 +72,19 @@ class AdmissionQueue:
         return max(1, math.ceil(self._latest_wait_s))
 
     def ask(self, name: str, guest: Guest, *, may_wait: bool = True) -> None:
-        """Let somebody in, or in line: nobody overtakes who waits already.
+        """Let somebody in, or in line: before those who wait already only if the line allows it and there is room.
 
         Raises:
             CapacityError: there is no room and it may not wait, or too many do.
         """
         full = CapacityError(f"The server is full, and {len(self)} wait for it; try again in a few minutes.")
-        if not len(self):
+        if self._next is not None and self._next.when() <= _now_s():
+            self._next.cancel()  # room has just come: it belongs to those who wait
+            self._look()
+        if self._line.may_overtake(guest.model):
             try:
-                self._let_in(guest)
+                self._let_in(guest, may_evict=not len(self))
+                self._line.goes_in(name)
                 return
             except NeverFitsError:
                 raise
@@ -86,7 +92,7 @@ class AdmissionQueue:
                 full = error
         if not may_wait or self._longest_wait_s <= 0:
             raise full
-        self._line.join(name, _now_s())
+        self._line.join(name, _now_s(), guest.model)
         self._guests[name] = guest
         self._tell()
         self._look_later()
@@ -117,16 +123,8 @@ class AdmissionQueue:
     def _look(self) -> None:
         """Let in who is next, as long as there is room; send away who has waited for too long."""
         self._next = None
-        while (name := self._line.first) is not None:
-            try:
-                self._let_in(self._guests[name])
-            except NeverFitsError as error:
-                self._refuse(name, error)
-            except CapacityError:
-                break
-            else:
-                self._latest_wait_s = self._line.waited_s(name, _now_s())
-                self._forget(name)
+        while self._let_one_in():
+            pass
         for name in self._line.overdue(_now_s()):
             self._refuse(
                 name,
@@ -138,7 +136,24 @@ class AdmissionQueue:
         self._tell()
         self._look_later()
 
-    def _let_in(self, guest: Guest) -> None:
+    def _let_one_in(self) -> bool:
+        """Let in who is next and finds room, or refuse who never will; False: neither."""
+        for place, name in enumerate(self._line.in_turn):
+            try:
+                self._let_in(self._guests[name], may_evict=place == 0)
+            except NeverFitsError as error:
+                self._refuse(name, error)
+            except CapacityError:
+                continue
+            else:
+                self._latest_wait_s = self._line.waited_s(name, _now_s())
+                self._line.goes_in(name)
+                self._forget(name)
+            return True
+        return False
+
+    def _let_in(self, guest: Guest, *, may_evict: bool) -> None:
+        """Who overtakes may evict nobody: what that gives belongs to the first."""
         while True:
             try:
                 guest.enter()
@@ -146,7 +161,7 @@ class AdmissionQueue:
             except NeverFitsError:
                 raise
             except CapacityError:
-                if not self._evict_one():
+                if not (may_evict and self._evict_one()):
                     raise
 
     def _evict_one(self) -> bool:

@@ -92,6 +92,7 @@ class LiveSession:
         )
         self._follower = Follower(self.id, self.machine, services.admission, self._seen, self.post)
         self._wire: Wire | None = None
+        self._model = services.greeting.model
         self._plans: set[asyncio.Task[None]] = set()
         self._frame_bytes = 0
         #: Gives the client what it needs to come back, where it can and may.
@@ -290,6 +291,7 @@ class LiveSession:
             enter=try_to_enter,
             placed=lambda place: self.post(self.machine.queued(place)),
             refused=lambda error: self.post(refused(error)),
+            model=self._model,
         )
         try:
             self._queue.ask(self.id, guest, may_wait=may_wait)

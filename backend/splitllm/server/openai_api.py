@@ -224,7 +224,8 @@ class OpenAiApi:
 
         self._check_serving(completion.model)
         try:
-            self._queue.ask(completion.session, Guest(enter, lambda _place: None, refused))
+            guest = Guest(enter, lambda _place: None, refused, completion.model.name)
+            self._queue.ask(completion.session, guest)
         except CapacityError as error:
             raise _busy(error.message, error.code) from None
         self._queued.add(completion)
