@@ -24,7 +24,7 @@ def welcome_to(hello: Message, greeting: Greeting) -> Message:
     if hello["model"] not in (None, greeting.model):
         served = ", ".join(map(repr, (greeting.model, *greeting.others)))
         raise ProtocolError(
-            f"This server does not serve the model {hello['model'][:100]!r}; it serves {served}.",
+            f"This server has no model {hello['model'][:100]!r}; ask for {served}, or name none to get the first.",
             code="unknown_model",
         )
     if hello["bundle"] not in (None, greeting.bundle):
