@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ def _steady(part: dict[str, Any], path: Path) -> Path:
     samples, windows = part["samples"], part["windows"]
     at = [sample["at_s"] / 60 for sample in samples]
     memory.plot(at, [sample["rss_bytes"] / 2**20 for sample in samples], color=BLUE, label="server's memory (RSS)")
+    memory.plot(at, [sample["kv_bytes"] / 2**20 for sample in samples], color=GREY, label="of it keys and values")
     memory.set_ylabel("MiB")
     held.plot(at, [sample["sockets"] for sample in samples], color=GREY, linestyle="--", label="sockets")
     held.plot(at, [sample["slots"] for sample in samples], color=GREEN, label="rows for keys and values in use")
@@ -53,14 +55,15 @@ def _overload(part: dict[str, Any], path: Path) -> Path:
     from matplotlib import pyplot
 
     figure, (sessions, answers) = pyplot.subplots(1, 2, figsize=(8, 3.6), sharex=True)
-    times = [run["times"] for run in part["runs"]]
+    times = sorted({run["times"] for run in part["runs"]})
     answers.axhline(part["capacity"]["goodput_per_s"], color=GREY, linestyle=":", label="as many people as seats")
     for axes, key, colour, name in (
         (sessions, "offered_per_s", GREY, "come"),
         (sessions, "served_per_s", PURPLE, "are served"),
         (answers, "goodput_per_s", BLUE, "answers in time"),
     ):
-        axes.plot(times, [run[key] for run in part["runs"]], marker="o", color=colour, label=name)
+        medians = [statistics.median(run[key] for run in part["runs"] if run["times"] == each) for each in times]
+        axes.plot(times, medians, marker="o", color=colour, label=name)
         axes.set_ylim(0)
         axes.set_xlabel("people who come, × capacity")
         axes.set_xticks(times)

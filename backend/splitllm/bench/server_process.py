@@ -79,6 +79,18 @@ class ServerProcess:
         statm = Path(f"/proc/{self.process.pid}/statm").read_text("ascii")
         return int(statm.split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
+    def resident_bytes_of(self, least_bytes: int) -> int:
+        """The part of `resident_bytes` that lies in unnamed mappings of at least so many bytes: buffers, not heaps."""
+        found, counted = 0, False
+        for line in Path(f"/proc/{self.process.pid}/smaps").read_text("ascii", "replace").splitlines():
+            first, *rest = line.split()
+            if not first.endswith(":"):  # the head of a mapping: its addresses, four fields, and its name if it has one
+                start, end = (int(address, 16) for address in first.split("-"))
+                counted = end - start >= least_bytes and len(rest) == 4
+            elif counted and first == "Rss:":
+                found += int(rest[0]) * 1024
+        return found
+
     def sockets(self) -> int:
         """Sockets that it has open, listeners among them."""
         count = 0
