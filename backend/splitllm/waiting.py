@@ -5,6 +5,8 @@ Somebody who waits holds nothing that others wait for, so nobody can wait for so
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -57,10 +59,9 @@ class WaitingLine:
             each.overtaken += 1
         self.leave(name)
 
-    @property
-    def is_full(self) -> bool:
-        """Whether whoever comes is refused, because so many wait that nobody else may."""
-        return bool(self._waiting) and len(self._waiting) >= self._length
+    def is_full(self, models: Iterable[str]) -> bool:
+        """Whether whoever comes for one of these models is refused: nobody else may wait, nor overtake."""
+        return len(self._waiting) >= self._length and not any(self.may_overtake(model) for model in models)
 
     def waited_s(self, name: str, now_s: float) -> float:
         """For how long `name` has stood in the line."""
@@ -117,7 +118,7 @@ class IdleRoom:
         """Whose room may be taken, the longest idle first."""
         return [name for name, since_s in self._since_s.items() if now_s >= since_s + self._after_s]
 
-    @property
-    def next_evictable_s(self) -> float:
-        """When the first may be; infinite if nobody is idle."""
-        return next(iter(self._since_s.values()), float("inf")) + self._after_s
+    def next_evictable_s(self, now_s: float = -math.inf) -> float:
+        """When the first may be, of those who may not at `now_s`; infinite if there is nobody."""
+        times = (since_s + self._after_s for since_s in self._since_s.values())
+        return next((time_s for time_s in times if time_s > now_s), math.inf)

@@ -103,7 +103,7 @@ MUTATIONS: Final[dict[str, tuple[Mutation, ...]]] = {
     "a pace for what feeds the engine nothing": ((_CONNECTION, "0 if fed else self._pace.delay(now)", "0"),),
     "a pace for new WebSockets": ((_APP, "asyncio.sleep(self._arrivals.delay(time.monotonic()))", "asyncio.sleep(0)"),),
     "who comes for a new session while nobody else may even wait is refused in place of the upgrade": (
-        (_APP, "(full := self.queue.full_error()) is not None:", "(full := None) is not None:"),
+        (_APP, "(full := self.queue.full_error(self.models)) is not None:", "(full := None) is not None:"),
     ),
     "connections of any kind": ((_SERVE, "if len(self._server.connections) >= self._most:", "if False:"),),
     "connections beyond the sessions": (
@@ -154,7 +154,11 @@ MUTATIONS: Final[dict[str, tuple[Mutation, ...]]] = {
     ),
     "time for a request's body": ((_OPENAI, "asyncio.timeout(self._config.body_timeout_s)", "asyncio.timeout(None)"),),
     "size of a request's body, requests at once": (
-        (_OPENAI, "if len(self.requests) >= self._config.max_sessions + _WAITING_ROOM:", "if False:"),
+        (
+            _OPENAI,
+            "if len(self.requests) >= self._config.max_sessions + self._config.queue_length + _WAITING_ROOM:",
+            "if False:",
+        ),
         (_APP, "client_max_size=server.api.max_body_bytes", "client_max_size=1 << 40"),
     ),
     "memory for keys and values, reserved whole": (
@@ -183,9 +187,7 @@ MUTATIONS: Final[dict[str, tuple[Mutation, ...]]] = {
         (_RUNNER, "if session not in self._handlers or self.fault is not None:", "if session not in self._handlers:"),
     ),
     # -- who is let in, and what is given out
-    "Host: no DNS rebinding of a loopback server": (
-        (_STATIC, "if is_loopback(bound_host) and not", "if False and not"),
-    ),
+    "Host: no DNS rebinding of a loopback server": ((_STATIC, "if only_here and not", "if False and not"),),
     "Origin: no cross-site WebSocket or request": (
         (_STATIC, "if origin is not None and origin not in", "if False and origin not in"),
     ),
@@ -381,6 +383,13 @@ MUTATIONS: Final[dict[str, tuple[Mutation, ...]]] = {
     ),
     "a session without connection ends with the time of grace, and counts until then": (
         (_HELD, ".call_later(self._grace_s, self._end, session)", ".call_later(3600, self._end, session)"),
+    ),
+    "nobody is evicted for somebody who would not fit even then": (
+        (f"{_SERVER}/planning.py", "return has_place and others + budget", "return True or others + budget"),
+    ),
+    "what is rebuilt after an eviction is paid for once, and what was the client's is paid for": (
+        (f"{_SERVER}/telemetry.py", "again = min(run, self.paid.get(session, 0))", "again = 0"),
+        (_LIVE, "max(plan.split, self._evicted_split)", "plan.split"),
     ),
     "what nobody could want back is not held": (
         ("backend/splitllm/session/standing.py", " and self._last_turn > 0", ""),

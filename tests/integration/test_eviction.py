@@ -8,11 +8,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from splitllm.bundle import Bundle
 from splitllm.client.conversation import Answer, Conversation
 from splitllm.protocol import Kind
+from splitllm.server.access import Key
 from splitllm.server.app import Server
 from splitllm.types import SamplingParams
 from tests import support
@@ -123,6 +125,60 @@ async def test_nobody_is_evicted_within_a_turn_or_without_knowing_how(bundle: Bu
         await former.say(TURN)
         await former.frame(Kind.IDS, 1, 0, IDS)
         assert (await former.hear())["type"] == "done"
+
+
+async def test_nobody_is_evicted_for_somebody_who_would_not_fit_even_then(bundle: Bundle) -> None:
+    tokens = OPEN["max_tokens"]
+    memory = 2 * tokens * bundle.spec.blocks * bundle.spec.kv_bytes_per_token()
+    async with (
+        serving(bundle, max_sessions=4, kv_memory_bytes=memory, **AT_ONCE) as (url, server),
+        caller(url, PATIENT) as (busy, _),
+        caller(url, {**PATIENT, "max_tokens": tokens // 2}) as (_, plan),
+    ):
+        assert plan["type"] == "plan"
+        await busy.say({**TURN, "max_tokens": 1})
+        await until(lambda: server.session_states(server.first)["websocket", "in_turn"] == 1)
+        async with caller(url, {**WAITS, "max_tokens": tokens + tokens // 4}) as (waiting, heard):
+            assert heard["place"] == 1
+            await asyncio.sleep(0.05)
+            assert (evictions(server), len(server.queue)) == (0, 1)
+            await busy.frame(Kind.IDS, 1, 0, IDS)
+            while heard["type"] == "queued":
+                heard = await waiting.hear()
+            assert heard["type"] == "plan"
+            assert evictions(server) == 2
+
+
+@pytest.mark.parametrize("before", [0, 3])
+async def test_what_is_rebuilt_after_an_eviction_is_not_paid_for_again(bundle: Bundle, before: int) -> None:
+    """But for blocks that were the client's `before`, and are the server's now."""
+    blocks, spent = bundle.spec.blocks, list[int]()
+    opening = {**PATIENT, "split": before}
+    async with (
+        serving(bundle, max_sessions=1, **AT_ONCE) as (url, server),
+        caller(url, opening) as (peer, plan),
+    ):
+        key = Key("ann", b"")
+        key.spend = spent.append  # type: ignore[method-assign]
+        server.first.telemetry.payers[plan["session"]] = key
+        await peer.say({**TURN, "max_tokens": 1})
+        hidden = np.zeros((4, bundle.spec.hidden_size), np.float16)
+        await peer.frame(*(Kind.HIDDEN, 1, 0, hidden) if before else (Kind.IDS, 1, 0, IDS))
+        assert (await peer.hear())["type"] == "done"
+        assert sum(spent) == 4 * (blocks - before)
+        async with caller(url, WAITS) as (other, heard):
+            while heard["type"] == "queued":
+                heard = await other.hear()
+        await until(lambda: not server.first.admission.sessions)
+        await peer.say({"type": "report", "client": OPEN["client"], "split": 0, "expected_prompt_tokens": 8})
+        assert (await peer.hear())["type"] == "plan"
+        await peer.say({**TURN, "turn": 2, "start": 4, "prompt_tokens": 2, "max_tokens": 1})
+        assert (await peer.hear())["position"] == 0
+        await peer.say({"type": "adopt", "turn": 2})
+        await peer.frame(Kind.IDS, 2, 0, np.concatenate([IDS, IDS[:2]]))
+        assert (await peer.hear())["type"] == "done"
+        assert evictions(server) == 1
+    assert sum(spent) == 4 * blocks + 2 * blocks
 
 
 async def test_nobody_is_evicted_where_nobody_waits_or_the_policy_says_never(bundle: Bundle) -> None:

@@ -217,12 +217,12 @@ async def test_requests_at_once_have_an_end_also_of_those_that_are_still_being_r
 ) -> None:
     """Each may take a body's worth of memory before anything of it is known."""
     monkeypatch.setattr(openai_api, "_WAITING_ROOM", 2)
-    async with serving(bundle.folder, max_sessions=1) as (url, server):
-        held = [await asyncio.open_connection("127.0.0.1", urlsplit(url).port) for _ in range(3)]
+    async with serving(bundle.folder, max_sessions=1, queue_length=1) as (url, server):
+        held = [await asyncio.open_connection("127.0.0.1", urlsplit(url).port) for _ in range(1 + 1 + 2)]
         for _, writer in held:
             writer.write(raw_post({"model": MODEL}, length=1000))
         async with asyncio.timeout(20):
-            while len(server.api.requests) < 3:  # noqa: ASYNC110  # the server tells nobody
+            while len(server.api.requests) < len(held):  # noqa: ASYNC110  # the server tells nobody
                 await asyncio.sleep(0.01)
         status, headers, answer = await post(url, {"model": MODEL, "messages": user("Hi"), "max_tokens": 1})
         assert (status, answer["error"]["code"]) == (429, "server_full")

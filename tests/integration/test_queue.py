@@ -290,7 +290,7 @@ async def test_those_who_come_and_go_are_no_news_to_each_other_each_time(monkeyp
 
     def come(name: str) -> None:
         heard[name] = []
-        queue.ask(name, admission.Guest(full, heard[name].append, lambda _: None))
+        queue.ask(name, admission.Guest(full, lambda _: False, heard[name].append, lambda _: None))
 
     for number in range(50):
         come(str(number))

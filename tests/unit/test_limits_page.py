@@ -57,7 +57,7 @@ SAYS: dict[str, list[str]] = {
     "time for the body of an API request to arrive": [f"{CONFIG.body_timeout_s:g} s", "408"],
     "time for a connection to send a request's head": [f"{serve._SILENT_CONNECTION_S:g} s"],
     "time in which a client takes nothing of what waits for it, files included": [f"{serve._UNREAD_S:g} s"],
-    "API requests at once": [f"`--max-sessions` and {openai_api._WAITING_ROOM} more", "429"],
+    "API requests at once": [f"`--max-sessions`, `--queue-length` and {openai_api._WAITING_ROOM} more", "429"],
 }
 
 

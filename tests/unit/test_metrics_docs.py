@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from splitllm.server.metrics import Figures, Metrics, ModelFigures, ModelLabels, stage_groups
+from splitllm.server.metrics import Figures, Metrics, ModelFigures, ModelLabels, queue_buckets, stage_groups
 from splitllm.types import ModelSpec, Sla
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +33,12 @@ def series() -> dict[str, set[str]]:
         for sample in family.samples
         if not sample.name.endswith("_created")
     }
+
+
+def test_a_wait_as_long_as_the_queue_allows_is_told_apart_from_a_shorter_one() -> None:
+    assert queue_buckets(0.0)[-2:] == (5, 30)
+    assert queue_buckets(60.0)[-2:] == (30, 60)
+    assert queue_buckets(500.0)[-2:] == (300, 500)
 
 
 def expressions(node: Any) -> list[str]:

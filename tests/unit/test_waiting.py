@@ -40,9 +40,10 @@ def test_a_full_line_refuses_and_stays_as_it_was() -> None:
     assert (refusal.value.code, waiting.places()) == ("server_full", {"a": 1, "b": 2})
 
 
-def test_a_line_is_full_when_nobody_else_may_stand_in_it() -> None:
-    assert [line(*names, length=2).is_full for names in ("", "a", "ab")] == [False, False, True]
-    assert not line(length=0).is_full, "where nobody may wait there may be room"
+def test_a_line_is_full_when_nobody_else_may_stand_in_it_or_overtake() -> None:
+    assert [line(*names, length=2).is_full([""]) for names in ("", "a", "ab")] == [False, False, True]
+    assert not line(length=0).is_full([""]), "where nobody may wait there may be room"
+    assert not line("a", length=1).is_full(["", "another"]), "who wants another model may find room"
     assert line("a", "b").waited_s("b", 9.0) == 8.0
 
 
@@ -54,7 +55,7 @@ def test_who_has_waited_long_enough_is_overdue() -> None:
 
 def test_nobody_is_due_where_nobody_waits() -> None:
     assert (line().in_turn, line().places(), line().next_overdue_s) == ([], {}, float("inf"))
-    assert (IdleRoom(5.0).evictable(1e9), IdleRoom(5.0).next_evictable_s) == ([], float("inf"))
+    assert (IdleRoom(5.0).evictable(1e9), IdleRoom(5.0).next_evictable_s()) == ([], float("inf"))
 
 
 def test_the_longest_idle_loses_its_room_first() -> None:
@@ -63,14 +64,15 @@ def test_the_longest_idle_loses_its_room_first() -> None:
         room.idle(name, now_s)
     room.busy("b")
     room.idle("a", 3.0)  # it was busy meanwhile
-    assert room.next_evictable_s == 7.0
+    assert room.next_evictable_s() == 7.0
     assert [room.evictable(now_s) for now_s in (6.9, 7.0, 8.0)] == [[], ["c"], ["c", "a"]]
+    assert [room.next_evictable_s(now_s) for now_s in (6.9, 7.0, 8.0)] == [7.0, 8.0, float("inf")]
 
 
 def test_a_policy_of_0_takes_nothing_from_anybody() -> None:
     room = IdleRoom(0.0)
     room.idle("a", 0.0)
-    assert (room.evictable(1e9), room.next_evictable_s) == ([], float("inf"))
+    assert (room.evictable(1e9), room.next_evictable_s()) == ([], float("inf"))
 
 
 def test_who_finds_room_overtakes_others_of_other_models_so_many_times_and_no_more() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,12 +27,14 @@ class Guest:
     """Somebody who wants room.
 
     enter: takes it and goes on with it; raises CapacityError while there is none, and tells anything else itself.
+    would_fit: whether `enter` may succeed if these gave theirs; False if it surely would not.
     placed: hears its place in the queue, at first, within CHANGES_EVERY_S when it changes, and every TELL_EVERY_S.
     refused: hears that it has waited for too long; it stands in the queue no more.
     model: what it wants a session of; within a model nobody overtakes who waits.
     """
 
     enter: Callable[[], None]
+    would_fit: Callable[[Sequence[str]], bool]
     placed: Callable[[int], object]
     refused: Callable[[CapacityError], object]
     model: str = ""
@@ -48,6 +50,7 @@ class AdmissionQueue:
         self._idle = IdleRoom(evict_after_s)
         self._guests: dict[str, Guest] = {}
         self._evict: dict[str, Callable[[], bool]] = {}
+        self._short = False  # who is first would not fit even if all idle ones gave way
         self._told: dict[str, int] = {}
         self._told_s = 0.0  # when all were told last
         self._changes_s = 0.0  # when changes were told last
@@ -59,9 +62,9 @@ class AdmissionQueue:
         """How many wait."""
         return len(self._line)
 
-    def full_error(self) -> CapacityError | None:
-        """What whoever comes now hears, whatever it asks for; None where it could at least wait."""
-        if not self._line.is_full:
+    def full_error(self, models: Iterable[str]) -> CapacityError | None:
+        """What whoever comes now for one of these models hears; None where it could at least wait."""
+        if not self._line.is_full(models):
             return None
         after_s = self.retry_after_s
         return CapacityError(f"The server is full, and {len(self)} wait for it already; try again in {after_s} s.")
@@ -161,11 +164,15 @@ class AdmissionQueue:
             except NeverFitsError:
                 raise
             except CapacityError:
-                if not (may_evict and self._evict_one()):
+                if not may_evict:
+                    raise
+                idle = self._idle.evictable(_now_s())
+                self._short = not guest.would_fit(idle)  # then nobody would gain by what they lose
+                if self._short or not self._evict_one(idle):
                     raise
 
-    def _evict_one(self) -> bool:
-        for name in self._idle.evictable(_now_s()):
+    def _evict_one(self, idle: Sequence[str]) -> bool:
+        for name in idle:
             evict = self._evict[name]
             if evict():
                 self.busy(name)
@@ -201,7 +208,10 @@ class AdmissionQueue:
     def _look_later(self) -> None:
         """Look again when somebody becomes overdue or evictable, or wants to hear from the server."""
         if len(self):
-            evictable_s = max(self._idle.next_evictable_s, _now_s() + _RETRY_S)
+            now_s = _now_s()
+            evictable_s = self._idle.next_evictable_s(now_s)
+            if not self._short:
+                evictable_s = max(self._idle.next_evictable_s(), now_s + _RETRY_S)
             changes_s = self._changes_s + CHANGES_EVERY_S if self._owed else math.inf
             self._look_at(min(self._line.next_overdue_s, self._told_s + TELL_EVERY_S, evictable_s, changes_s))
 

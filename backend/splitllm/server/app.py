@@ -58,7 +58,7 @@ class Server:
         """`loaded`: at least one, each under another name; the first is for who names none."""
         self.config = config
         labels = [ModelLabels(model.name, model.bundle.spec.blocks, model.bundle.identity) for model in loaded]
-        self.metrics = Metrics(labels, __version__, config.sla, self._figures)
+        self.metrics = Metrics(labels, __version__, config.sla, self._figures, longest_wait_s=config.queue_s)
         self._max_message_bytes = max(model.longest_message(config.max_rows) for model in loaded)
         #: Sessions and requests of all models that wait for room.
         self.queue = AdmissionQueue(config.queue_length, config.queue_s, config.evict_idle_s)
@@ -96,7 +96,7 @@ class Server:
             raise web.HTTPServiceUnavailable(text="The engine has stopped; the operator must restart the server.\n")
         if len(self.connections) + self._arriving >= self._places:
             return self._turned_away("The server has too many connections; try again in a minute.", 60)
-        if "new" in request.query and (full := self.queue.full_error()) is not None:
+        if "new" in request.query and (full := self.queue.full_error(self.models)) is not None:
             return self._turned_away(full.message, self.queue.retry_after_s)
         protocols = offered(request)
         if protocols and SUBPROTOCOL not in protocols:  # aiohttp would log them, and one may hold a key
@@ -139,7 +139,9 @@ class Server:
     def _turned_away(self, sentence: str, after_s: int) -> web.Response:
         """Before anything is made for a connection: what is refused must not cost those who are served."""
         self.metrics.refused(NO_MODEL, "websocket", "server_full")
-        return web.Response(status=503, headers={"Retry-After": str(after_s)}, text=f"{sentence}\n")
+        answer = web.Response(status=503, headers={"Retry-After": str(after_s)}, text=f"{sentence}\n")
+        answer.force_close()  # to keep the connection would cost as much again as it saves
+        return answer
 
     async def health(self, _request: web.Request) -> web.Response:
         """`GET /health`: 200 while the server is alive, draining or not; 503 when a model's engine has stopped."""

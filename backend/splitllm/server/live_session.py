@@ -100,6 +100,7 @@ class LiveSession:
         self.is_open = False
         self._seated = False  # it has a row and memory
         self._may_evict = False  # its client knows what to do then
+        self._evicted_split = 0  # when it was evicted last
         self.draining = False
 
     # -- its connection -----------------------------------------------------------------------------------------------
@@ -218,7 +219,7 @@ class LiveSession:
                 self._follower.turn_began(request)
             case Readmit(request):
                 self.account.turn_began(request.prompt_tokens)
-                self._ask_for_room(lambda: self._readmit(request), self.machine.turned_away, may_wait=True)
+                self._ask_for_room(None, lambda: self._readmit(request), self.machine.turned_away, may_wait=True)
             case Feed(turn, position, values):
                 self._follower.rows_arrived(position, len(values), self._frame_bytes)
                 self._runner.feed(self.id, turn, position, values)
@@ -239,7 +240,8 @@ class LiveSession:
             return
         request = action.request
         if not self.is_open:
-            self._ask_for_room(lambda: self._open(request), self.machine.refused, may_wait=request.queue is True)
+            may_wait = request.queue is True
+            self._ask_for_room(request, lambda: self._open(request), self.machine.refused, may_wait=may_wait)
             return
         if not self._runner.ready:
             self.lose_engine()
@@ -267,9 +269,17 @@ class LiveSession:
     # -- room ---------------------------------------------------------------------------------------------------------
 
     def _ask_for_room(
-        self, enter: Callable[[], None], refused: Callable[[SplitLLMError], list[Action]], *, may_wait: bool
+        self,
+        opening: OpenRequest | None,
+        enter: Callable[[], None],
+        refused: Callable[[SplitLLMError], list[Action]],
+        *,
+        may_wait: bool,
     ) -> None:
-        """Call `enter` now or when its turn in the queue has come; `refused` says what follows if it cannot be."""
+        """Call `enter` now or when its turn in the queue has come; `refused` says what follows if it cannot be.
+
+        `opening` says how much room is wanted; None: as much as the session had.
+        """
         if not self._runner.ready:  # it could wait for nothing
             self.lose_engine()
             return
@@ -289,6 +299,7 @@ class LiveSession:
 
         guest = Guest(
             enter=try_to_enter,
+            would_fit=lambda others: self._admission.would_open(self.id, opening or self._follower.request, others),
             placed=lambda place: self.post(self.machine.queued(place)),
             refused=lambda error: self.post(refused(error)),
             model=self._model,
@@ -315,6 +326,8 @@ class LiveSession:
         self._admission.check_place(self.id)
         plan = self._follower.plan(opened, prompt_tokens=request.prompt_end)
         self._seat(plan, opened)
+        blocks = self._runner.engine.spec.blocks
+        self.account.rebuilds(request.start * (blocks - max(plan.split, self._evicted_split)))
         self._begin(request, 0)
         self.post(self.machine.readmitted(plan, self._seen.round_trip.ms, 1000 * time.monotonic()))
         self._follower.turn_began(request, plan)
@@ -341,6 +354,7 @@ class LiveSession:
         """Give row and memory to who waits; False if that cannot be now."""
         if not self.machine.can_be_evicted or self._plans:
             return False
+        self._evicted_split = self.machine.split
         self._unseat()
         self.machine.evicted()
         self.account.evicted()

@@ -47,7 +47,7 @@ _GROUPS: Final = 4
 
 _TTFT_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32)
 _TPOT_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2)
-_QUEUE_S: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5, 30)
+_QUEUE_S: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5, 30, 60, 120, 300, 600, 1800, 3600)
 _LAG_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
 _ROWS: Final = (1, 2, 4, 8, 16, 32, 64, 128)
 
@@ -83,7 +83,16 @@ class Figures:
 class Metrics:
     """All instruments of one server. Used on the event loop only."""
 
-    def __init__(self, models: Sequence[ModelLabels], version: str, sla: Sla, figures: Callable[[], Figures]) -> None:
+    def __init__(
+        self,
+        models: Sequence[ModelLabels],
+        version: str,
+        sla: Sla,
+        figures: Callable[[], Figures],
+        *,
+        longest_wait_s: float = 0.0,
+    ) -> None:
+        """`longest_wait_s`: a turn may stand in the queue for so long."""
         self.registry = registry = CollectorRegistry(auto_describe=True)
 
         def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
@@ -95,7 +104,11 @@ class Metrics:
         self.ttft = histogram("ttft_seconds", "Time from a turn's arrival to its first token.", _TTFT_S, "model", "api")
         self.tpot = histogram("tpot_seconds", "Mean time per further token of a turn.", _TPOT_S, "model", "api")
         self.queue = histogram(
-            "queue_seconds", "Time from a turn's arrival to its first step.", _QUEUE_S, "model", "api"
+            "queue_seconds",
+            "Time from a turn's arrival to its first step.",
+            queue_buckets(longest_wait_s),
+            "model",
+            "api",
         )
         self.batch_rows = histogram("batch_rows", "Sessions that one decode step serves.", _ROWS, "model")
         self.tick = histogram("tick_seconds", "Schedule, run and sample once.", _TPOT_S, "model")
@@ -200,6 +213,12 @@ class _AtScrape(Collector):
 
 def _gauge(name: str, text: str, value: Any) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, text, value=float(value))
+
+
+def queue_buckets(longest_wait_s: float) -> tuple[float, ...]:
+    """Bounds for times that turns waited: to the longest there may be in the queue, and to some seconds without one."""
+    most_s = max(30.0, longest_wait_s)
+    return (*(bound for bound in _QUEUE_S if bound < most_s), most_s)
 
 
 def stage_groups(blocks: int) -> dict[str, slice]:

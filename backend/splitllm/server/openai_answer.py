@@ -109,7 +109,7 @@ class Completion:
         """
         self._started_s = time.monotonic()
         request, spec = self.request, self._runner.engine.spec
-        self._admission.admit(self.session, 0, self.prompt_tokens + self._max_tokens)
+        self._admission.admit(self.session, 0, self._most_tokens)
         self._open = True
         self.account.enter()
         self.account.turn_began(self.prompt_tokens)
@@ -128,6 +128,14 @@ class Completion:
         self._runner.open(self.session, 0, self._on_event)
         self._runner.begin(self.session, _TURN, start=0, prompt_end=self.prompt_tokens, generation=generation)
         self._runner.feed(self.session, _TURN, 0, np.array(self._ids, np.int32))
+
+    @property
+    def _most_tokens(self) -> int:
+        return self.prompt_tokens + self._max_tokens
+
+    def would_fit(self, without: Sequence[str]) -> bool:
+        """Whether `start` would find room if these sessions gave theirs."""
+        return self._admission.would_admit(self.session, 0, self._most_tokens, without)
 
     async def pieces(self, is_gone: Callable[[], bool]) -> AsyncIterator[Piece]:
         """The answer, piece by piece; the last one has a finish reason.

@@ -23,7 +23,7 @@ from .openai_schema import ApiError, ChatRequest, parse_chat, usage
 
 #: Seconds after which a client may try again when the server is full or stops.
 _RETRY_AFTER_S: Final = 5
-#: Requests beyond max_sessions that may be read or wait for room; more are told at once that the server is full.
+#: Requests beyond those at work and in line that may be read; more are told at once that the server is full.
 _WAITING_ROOM: Final = 64
 #: Bytes that a body may have: some for settings, and for each token of the context more than nearly any text takes.
 _BODY_BYTES: Final = 1 << 16
@@ -138,7 +138,7 @@ class OpenAiApi:
 
     def _check_room(self) -> None:
         self._check_draining()
-        if len(self.requests) >= self._config.max_sessions + _WAITING_ROOM:
+        if len(self.requests) >= self._config.max_sessions + self._config.queue_length + _WAITING_ROOM:
             raise _busy("Too many requests at once; try again in a moment.", "server_full")
 
     async def _read(self, request: web.Request) -> tuple[ServedModel, ChatRequest, list[int]]:
@@ -224,7 +224,7 @@ class OpenAiApi:
 
         self._check_serving(completion.model)
         try:
-            guest = Guest(enter, lambda _place: None, refused, completion.model.name)
+            guest = Guest(enter, completion.would_fit, lambda _place: None, refused, completion.model.name)
             self._queue.ask(completion.session, guest)
         except CapacityError as error:
             raise _busy(error.message, error.code) from None

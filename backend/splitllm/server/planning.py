@@ -150,6 +150,21 @@ class Admission:
         if self.budget.reserved_bytes < before:
             self.on_room()
 
+    def would_open(self, session: str, request: OpenRequest | None, without: Sequence[str]) -> bool:
+        """As `would_admit`, at the split that needs least memory if the client insists on none."""
+        if request is None:
+            return True
+        split = request.report.blocks_ready if request.split is None else request.split
+        return self.would_admit(session, split, request.max_tokens, without)
+
+    def would_admit(self, session: str, split: int, max_tokens: int, without: Sequence[str]) -> bool:
+        """Whether `admit` would succeed if the sessions `without` (of any model) had given everything back."""
+        reserved, budget = self.budget.pool.reserved, self.budget
+        places = len(reserved) - sum(name in reserved for name in without)
+        others = budget.reserved_by_others(session) - budget.reserved_by(without)
+        has_place = session in self.sessions or places < self._config.max_sessions
+        return has_place and others + budget.cost(split, max_tokens) <= budget.limit_bytes
+
     def check_place(self, session: str) -> None:
         """Whether `admit` may find room: ask before a plan is made, which costs more.
 

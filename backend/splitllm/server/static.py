@@ -87,11 +87,12 @@ def host_guard(bound_host: str, allowed_origins: tuple[str, ...]) -> Middleware:
     name at 127.0.0.1 and read from it (DNS rebinding). A page of another origin may not open a session.
     """
     allowed_hosts = {urlsplit(origin).netloc for origin in allowed_origins}
+    only_here = is_loopback(bound_host)
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         host = _host_of(f"//{request.host}")
-        if is_loopback(bound_host) and not is_loopback(host or "") and request.host not in allowed_hosts:
+        if only_here and not is_loopback(host or "") and request.host not in allowed_hosts:
             raise web.HTTPMisdirectedRequest(
                 text="This server does not answer for that host name; see --allowed-origin.\n"
             )

@@ -19,7 +19,7 @@ from ..protocol import Message, TurnStats
 from ..runner import Tick
 from ..types import ModelSpec, Sla
 from .access import Key
-from .metrics import BOUNDS, Metrics
+from .metrics import APIS, BOUNDS, Metrics
 
 Api = Literal["websocket", "openai"]
 
@@ -64,6 +64,12 @@ class Telemetry:
         self._accounts: dict[str, SessionAccount] = {}
         #: Keys of sessions that may still run: a tick in work ends behind the account of who has hung up.
         self.payers: dict[str, Key] = {}
+        #: Block-steps that sessions have paid for, and that run again because others got their memory meanwhile.
+        self.paid: dict[str, int] = {}
+        # Bound once: to find a series by its labels costs as much as to count.
+        self._tick, self._batch_rows = metrics.tick.labels(model), metrics.batch_rows.labels(model)
+        self._steps_run, self._steps_saved = (metrics.block_steps.labels(model, each) for each in ("run", "saved"))
+        self.generated = {api: metrics.generated_tokens.labels(model, api) for api in APIS}
 
     def account(self, session: str, api: Api, key: Key | None = None) -> SessionAccount:
         """The account of a session that may be opened, and that `key` pays for."""
@@ -71,10 +77,9 @@ class Telemetry:
 
     def ticked(self, tick: Tick) -> None:
         """A tick has run."""
-        metrics = self.metrics
-        metrics.tick.labels(self.model).observe(tick.total_s)
+        self._tick.observe(tick.total_s)
         if tick.batch.decode:
-            metrics.batch_rows.labels(self.model).observe(len(tick.batch.decode))
+            self._batch_rows.observe(len(tick.batch.decode))
             self.totals.decode_ticks += 1
             self.totals.decode_rows += len(tick.batch.decode)
         for session, work in zip(tick.sessions, tick.batch.works, strict=True):
@@ -82,15 +87,18 @@ class Telemetry:
 
     def count_steps(self, session: str, run: int, saved: int) -> None:
         """Block-steps that were run here, and such that the client took."""
-        self.metrics.block_steps.labels(self.model, "run").inc(run)
-        self.metrics.block_steps.labels(self.model, "saved").inc(saved)
+        self._steps_run.inc(run)
+        self._steps_saved.inc(saved)
         account = self._accounts.get(session)
         if account is not None:
             account.steps_run += run
             account.steps_saved += saved
         payer = self.payers.get(session)
         if payer is not None:
-            payer.spend(run)
+            again = min(run, self.paid.get(session, 0))
+            if again:
+                self.paid[session] -= again
+            payer.spend(run - again)
 
     def refused(self, api: Api, code: str) -> None:
         """Somebody was told an error."""
@@ -154,6 +162,10 @@ class SessionAccount:
         """Others got its room between two turns."""
         self.telemetry.metrics.evictions.labels(self.telemetry.model).inc()
 
+    def rebuilds(self, block_steps: int) -> None:
+        """So many block-steps of the session's history, which it has paid for, run again for it."""
+        self.telemetry.paid[self.session] = block_steps
+
     def turn_began(self, prompt_tokens: int) -> None:
         """A turn with so many new prompt tokens begins."""
         blocks, model = self.telemetry.blocks, self.telemetry.model
@@ -168,7 +180,7 @@ class SessionAccount:
         if isinstance(event, TokenDrawn):
             self.tokens += 1
             self.telemetry.totals.tokens += 1
-            self.telemetry.metrics.generated_tokens.labels(self.telemetry.model, self.api).inc()
+            self.telemetry.generated[self.api].inc()
 
     def turn_ended(self, finish_reason: str, stats: TurnStats) -> None:
         """A turn is over; its round trip counts towards what the client saw of the time to first token."""
@@ -211,6 +223,7 @@ class SessionAccount:
     def settled(self) -> None:
         """All that ran for the session has been told."""
         self.telemetry.payers.pop(self.session, None)
+        self.telemetry.paid.pop(self.session, None)
 
     def ended(self) -> None:
         """The session is over; without a reason given before, its client is gone."""
