@@ -13,6 +13,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from splitllm.bundle import Bundle
+from splitllm.engines import base
 from splitllm.engines.base import Engine
 from splitllm.engines.fake import FakeEngine
 from splitllm.engines.memory import HostKvRows
@@ -28,8 +29,8 @@ ROWS, CAPACITY = 12, 96
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 
 
-@pytest.fixture(params=["fake", "onnx", "onnx in int4", "onnx with device memory", "cuda"])
-def engine(request: pytest.FixtureRequest, bundle: Bundle) -> Iterator[Engine]:
+@pytest.fixture(params=["fake", "onnx", "onnx in int4", "onnx in one group", "onnx with device memory", "cuda"])
+def engine(request: pytest.FixtureRequest, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     made: Engine
     if request.param == "fake":
         made = FakeEngine(bundle.spec, ROWS, CAPACITY)
@@ -37,10 +38,12 @@ def engine(request: pytest.FixtureRequest, bundle: Bundle) -> Iterator[Engine]:
         made = OnnxEngine(bundle, rows=ROWS, capacity=CAPACITY, threads=2, device="cpu")
     elif request.param == "onnx in int4":
         made = OnnxEngine(bundle, rows=ROWS, capacity=CAPACITY, threads=2, device="cpu", variant="int4")
+    elif request.param == "onnx in one group":
+        monkeypatch.setattr(base, "_GROUPS", 1)
+        made = OnnxEngine(bundle, rows=ROWS, capacity=CAPACITY, threads=2, device="cpu")
     elif request.param == "onnx with device memory":  # all that runs on a card, but for the card
-        made = OnnxEngine(
-            bundle, rows=ROWS, capacity=CAPACITY, threads=2, device="cpu", memory=DeviceMemory(device="cpu")
-        )
+        memory = DeviceMemory(device="cpu")
+        made = OnnxEngine(bundle, rows=ROWS, capacity=CAPACITY, threads=2, device="cpu", memory=memory, joined=False)
     else:
         try:
             made = OnnxEngine(bundle, rows=ROWS, capacity=CAPACITY, device="cuda")
@@ -275,13 +278,50 @@ def test_rows_that_are_run_along_or_apart_compute_the_same(bundle: Bundle) -> No
     np.testing.assert_allclose(results[0], results[1], **CLOSE)
 
 
+@pytest.mark.parametrize("variant", ["float32", "int4"])
+def test_joined_blocks_compute_what_blocks_one_by_one_do(
+    bundle: Bundle, variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit, wherever sessions join, with holes between their rows, and with chunks of a prompt."""
+    monkeypatch.setattr(base, "_GROUPS", 1)
+    blocks, hidden_size = bundle.spec.blocks, bundle.spec.hidden_size
+    splits = {0: 0, 1: 0, 3: 1, 9: 1, 10: blocks - 1, 11: blocks}  # 4 idle rows are run along, 5 are a hole
+    engines = [
+        OnnxEngine(bundle, rows=ROWS, capacity=CAPACITY, threads=2, device="cpu", variant=variant, joined=joined)
+        for joined in (True, False)
+    ]
+
+    def works(length: int, position: int) -> dict[int, Work]:
+        random = np.random.default_rng(length)
+        return {
+            row: Work(row, split, position, random.standard_normal((length, hidden_size)).astype(np.float32), True)
+            if split
+            else Work(row, split, position, ids(length, row), True)
+            for row, split in splits.items()
+        }
+
+    def same(batch: Batch) -> None:
+        one, other = (engine.run(batch) for engine in engines)
+        assert np.array_equal(one, other)
+
+    for work in works(7, 0).values():
+        same(Batch(prefill=(work,)))
+    for position, rows in ((7, splits), (8, splits), (9, [9]), (9, [0, 10]), (9, [3, 10]), (9, [11]), (10, [10, 11])):
+        step = works(1, position)
+        same(Batch(decode=tuple(step[row] for row in rows)))
+    for mine, theirs in zip(*(engine._blocks.kv for engine in engines), strict=True):
+        for one, other in zip(mine, theirs, strict=True):
+            assert np.array_equal(one.tensor.owner, other.tensor.owner)
+    assert np.array_equal(engines[0]._lowest, engines[1]._lowest)
+
+
 @pytest.mark.parametrize("device_memory", [False, True])
 def test_a_row_that_was_moved_to_holds_what_was_moved_and_nothing_else(bundle: Bundle, device_memory: bool) -> None:
     memory = DeviceMemory(device="cpu") if device_memory else None
     engine = OnnxEngine(bundle, rows=4, capacity=CAPACITY, threads=2, device="cpu", memory=memory)
 
     def cells(row: int) -> list[np.ndarray]:
-        kv = [rows.tensor for entry in engine._blocks._blocks for rows in (entry.key, entry.value)]
+        kv = [rows.tensor for pair in engine._blocks.kv for rows in pair]
         return [engine._memory.download(tensor, row, 1)[0] for tensor in kv]
 
     split = bundle.spec.blocks - 1
@@ -350,6 +390,6 @@ class TestSplits:
         decode(real, (3, 50, 1), (5, 50, 1))  # row 4 is run along, and written to
         for row in (3, 4, 5):
             real.clear(row)
-        for entry in real._blocks._blocks:
-            assert not entry.key.tensor.owner.any()
-            assert not entry.value.tensor.owner.any()
+        for key, value in real._blocks.kv:
+            assert not key.tensor.owner.any()
+            assert not value.tensor.owner.any()

@@ -343,7 +343,11 @@ MUTATIONS: Final[dict[str, tuple[Mutation, ...]]] = {
             "        self._blocks.clear(row, self._written(row), int(self._lowest[row]))\n",
             "",
         ),
-        ("backend/splitllm/engines/onnx/blocks.py", "            entry.value.clear(row, length)\n", ""),
+        (
+            "backend/splitllm/engines/onnx/blocks.py",
+            "            for rows in self.kv[block - self.span.start]:\n                rows.clear(row, length)\n",
+            "            self.kv[block - self.span.start][0].clear(row, length)\n",
+        ),
         (
             "backend/splitllm/engines/memory.py",
             "            self._zero_bytes(row * self._row_bytes, (row + 1) * self._row_bytes)",

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splitllm.engines.decode_rows import joint_runs
+from splitllm.engines.decode_rows import joining, joint_runs
 
 FREE = np.zeros(64, bool)
 
@@ -46,3 +46,24 @@ def test_every_busy_row_is_in_exactly_one_run_and_no_full_idle_one_is(
     assert busy <= set(covered)
     assert not (set(covered) - busy) & full
     assert all(first in busy and end - 1 in busy for first, end in runs)
+
+
+@settings(max_examples=200)
+@given(
+    st.sets(st.integers(0, 40), min_size=1),
+    st.lists(st.integers(0, 6), min_size=41, max_size=41).map(sorted),
+    st.sets(st.integers(0, 40)),
+)
+def test_rows_that_join_run_as_if_each_block_s_rows_were_looked_for_by_themselves(
+    rows: set[int], splits: list[int], full: set[int]
+) -> None:
+    """Runs of all rows, cut at each block to those that have joined, are the runs of those that have joined."""
+    busy, occupied = np.array(sorted(rows)), np.isin(np.arange(64), sorted(full))
+    first_blocks = np.array(splits[: len(busy)])
+    runs = joint_runs(busy.tolist(), occupied, 3)
+    inside = [(first, (busy >= first) & (busy < end)) for first, end in runs]
+    joins = [(first, joining(busy[mask] - first, first_blocks[mask])) for first, mask in inside]
+    for block in range(7):
+        counts = [(first, int((of_run <= block).sum())) for first, of_run in joins]
+        cut = [(first, first + count) for first, count in counts if count]
+        assert cut == joint_runs(busy[first_blocks <= block].tolist(), occupied, 3)

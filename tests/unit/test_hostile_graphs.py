@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from splitllm.bundle import HeadFiles
-from splitllm.engines.onnx.runtime import load, session_options
+from splitllm.engines.onnx.runtime import load, load_joined, session_options
 from splitllm.errors import BundleError
 
 VALUES = np.arange(4, dtype="<f4")
@@ -35,9 +35,14 @@ def test_a_graph_reads_weights_beside_it_and_nowhere_else(tmp_path: Path, locati
     (folder / "w.bin").write_bytes(VALUES.tobytes())
     (folder / "link.bin").symlink_to(tmp_path / "secret.bin")
     files = graph_at(folder / "g.onnx", location.format(tmp_path))
-    if location == "w.bin":
-        [sums] = load(files, session_options(1), "cpu").run(None, {"x": np.ones(4, np.float32)})
-        assert sums.tolist() == (VALUES + 1).tolist()
-        return
-    with pytest.raises(BundleError, match=r"cannot load g\.onnx"):
-        load(files, session_options(1), "cpu")
+    ways = (
+        lambda: load(files, session_options(1), "cpu"),
+        lambda: load_joined(files.graph.read_bytes(), folder, 1, "cpu"),  # as graphs made in memory are loaded
+    )
+    for way in ways:
+        if location == "w.bin":
+            [sums] = way().run(None, {"x": np.ones(4, np.float32)})
+            assert sums.tolist() == (VALUES + 1).tolist()
+        else:
+            with pytest.raises(BundleError, match=r"cannot load (g\.onnx|the joined blocks)"):
+                way()

@@ -9,14 +9,25 @@ from __future__ import annotations
 import abc
 import itertools
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..planner.profile import EngineProfile
 from ..slots import Move
-from ..types import BlockTimes, Float32Array, ModelSpec
+from ..types import BlockTimes, Float32Array, ModelSpec, Span
 from ..work import Batch
+
+#: Fewer would save a little more where they run as one, and tell less of where time goes.
+_GROUPS: Final = 4
+
+
+def groups_of(span: Span) -> list[Span]:
+    """At most four groups of neighbouring blocks: what time is told by, and what runs as one where that is faster."""
+    count = min(_GROUPS, len(span))
+    edges = [span.start + len(span) * i // count for i in range(count + 1)] if count else []
+    return [Span(start, end) for start, end in itertools.pairwise(edges)]
 
 
 class Engine(abc.ABC):
@@ -26,7 +37,7 @@ class Engine(abc.ABC):
     rows: int
     capacity: int  # positions a row can hold
     #: Seconds spent so far, float64[2, blocks + 1]: in prefill and in decode, for each block and, last, the head.
-    #: The engine's thread adds to it and anybody may read it.
+    #: Blocks that run as one share its time evenly. The engine's thread adds to it and anybody may read it.
     stage_seconds: NDArray[np.float64]
 
     @abc.abstractmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+import numpy as np
 from numpy.typing import NDArray
 
 #: What engines take for `bridged`; section `idle_rows` of `splitllm bench engine` shows where the gain ends.
@@ -28,3 +29,13 @@ def joint_runs(busy: Sequence[int], full: NDArray[Any], bridged: int) -> list[tu
                 continue
         runs.append((row, row + 1))
     return runs
+
+
+def joining(busy: NDArray[Any], splits: NDArray[Any]) -> NDArray[Any]:
+    """The block at which each row of a run joins it, int[last busy row + 1]: an idle row joins with the next busy one.
+
+    Args:
+        busy: int[N], rows with work, ascending, counted from the run's first.
+        splits: int[N], first block of each, ascending.
+    """
+    return splits[np.searchsorted(busy, np.arange(busy[-1] + 1))]

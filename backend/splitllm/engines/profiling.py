@@ -32,7 +32,7 @@ from .base import Engine
 
 log = logging.getLogger(__name__)
 
-_VERSION: Final = 1
+_VERSION: Final = 2  # of what engines do with the same bundle and machine, too
 #: Rows and contexts that are measured, as far as the engine has them.
 _DECODE_ROWS: Final = (1, 2, 4, 8, 16, 32, 64)
 _CONTEXTS: Final = (16, 256, 1024, 4096)

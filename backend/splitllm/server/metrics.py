@@ -6,7 +6,6 @@ number of series is bounded whatever clients send.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,8 +17,9 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from ..engines.base import groups_of
 from ..errors import WIRE_CODES
-from ..types import FinishReason, Sla
+from ..types import FinishReason, Sla, Span
 
 #: Ways to use the server; the label `api`.
 APIS: Final = ("websocket", "openai")
@@ -42,8 +42,6 @@ HTTP_CODES: Final = (
 )
 REFUSALS: Final = (*WIRE_CODES, *HTTP_CODES)
 BOUNDS: Final = ("ttft", "tpot", "memory", "effort", "blocks_ready", "model", "backend", "forced", "other")
-#: Groups of neighbouring blocks that engine seconds are told for.
-_GROUPS: Final = 4
 
 _TTFT_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32)
 _TPOT_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2)
@@ -223,7 +221,5 @@ def queue_buckets(longest_wait_s: float) -> tuple[float, ...]:
 
 def stage_groups(blocks: int) -> dict[str, slice]:
     """Names of at most four groups of neighbouring blocks, and of the head, with their columns in `stage_seconds`."""
-    groups = min(_GROUPS, blocks)
-    edges = [blocks * i // groups for i in range(groups + 1)]
-    named = {f"blocks {start}-{end - 1}": slice(start, end) for start, end in itertools.pairwise(edges)}
+    named = {f"blocks {of.start}-{of.end - 1}": slice(of.start, of.end) for of in groups_of(Span(0, blocks))}
     return {**named, "head": slice(blocks, blocks + 1)}

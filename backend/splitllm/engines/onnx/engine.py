@@ -18,7 +18,7 @@ from ...types import PREFILL_CHUNK, BlockTimes, Float32Array, ModelSpec, Span
 from ...work import Batch, Work
 from .. import huge_pages
 from ..base import Engine, check_batch
-from ..decode_rows import BRIDGED_ROWS, joint_runs
+from ..decode_rows import BRIDGED_ROWS, joining, joint_runs
 from ..memory import Memory, RowMove, Tensor, host_tensor
 from .blocks import OnnxBlocks
 from .choice import choose
@@ -41,10 +41,13 @@ class OnnxEngine(Engine):
         variant: str | None = None,
         head_variant: str | None = None,
         memory: Memory | None = None,
+        joined: bool | None = None,
     ) -> None:
         """Load the bundle's blocks and head on a device: `auto`, `cpu` or `cuda`.
 
-        Variants are those that `choose` finds unless given; `memory` is by default the device's.
+        Variants are those that `choose` finds unless given; `memory` is by default the device's. Blocks are `joined` in
+        groups by default on the CPU: on a card that has never run, and the computer would have to tell it for each
+        block whether it runs.
 
         Raises:
             BundleError: a part cannot be loaded, or the bundle lacks the variant.
@@ -65,6 +68,7 @@ class OnnxEngine(Engine):
             device=self.device,
             memory=memory,
             server=True,
+            joined=self.device == "cpu" if joined is None else joined,
         )
         self._memory = self._blocks.memory
         self._lane = self._blocks.lane(rows, sequences=rows)
@@ -135,14 +139,14 @@ class OnnxEngine(Engine):
         return min(int(self._dirty[row]) + 1, self.capacity)
 
     def measure(self) -> BlockTimes:
-        """See Engine: medians over a few runs, after one that warms up, in row 0."""
+        """See Engine: medians over a few runs of the last group, after one that warms up, in row 0."""
         blocks, chunk = self._blocks, min(PREFILL_CHUNK, self.capacity - 1)
         hidden = np.zeros((chunk, self.spec.hidden_size), np.float32)
-        last = self.spec.blocks - 1
-        prefill = _median_ms(lambda: blocks.prefill(hidden, 0, 0, last))
-        decode = _median_ms(lambda: blocks.prefill(hidden[:1], chunk, 0, last))
+        group = blocks.groups[-1]
+        prefill = _median_ms(lambda: blocks.prefill(hidden, 0, 0, group.start)) / len(group)
+        decode = _median_ms(lambda: blocks.prefill(hidden[:1], chunk, 0, group.start)) / len(group)
         head = _median_ms(lambda: self._head.run(1))
-        self._dirty[0], self._lowest[0] = chunk + 1, last
+        self._dirty[0], self._lowest[0] = chunk + 1, group.start
         self.clear(0)
         return BlockTimes(decode, prefill, chunk, head)
 
@@ -175,22 +179,23 @@ class OnnxEngine(Engine):
         self._memory.upload(self._lengths[:count], self._lane.last)
         self._lane.total[()] = min(self._lengths[:count].max() + 1, self.capacity)
         full = self._lengths >= self.capacity  # an idle row without that place cannot be run along
-        splits = [work.split for work in by_row]
-        joined, runs = 0, []
-        for block in range(self.spec.blocks):
-            if joined < len(by_row) and splits[joined] <= block:
-                while joined < len(by_row) and splits[joined] <= block:
-                    joined += 1
-                runs = joint_runs(rows[:joined].tolist(), full, self.bridged_rows)
-                for first, end in runs:
-                    np.minimum(self._lowest[first:end], block, out=self._lowest[first:end])
+        splits, pieces = np.array([work.split for work in by_row]), []
+        for first, end in joint_runs(rows.tolist(), full, self.bridged_rows):
+            inside = slice(*np.searchsorted(rows, (first, end)))
+            joins = joining(rows[inside] - first, splits[inside])
+            np.minimum(self._lowest[first:end], joins, out=self._lowest[first:end])
+            pieces.append((first, np.searchsorted(joins, np.arange(self.spec.blocks), side="right")))
+        for group, blocks in enumerate(self._blocks.groups):
             begun = time.perf_counter()
-            for first, end in runs:
-                self._blocks.run(block, self._lane, first, end - first)
-            self.stage_seconds[1, block] += time.perf_counter() - begun
+            for first, counts in pieces:
+                if counts[blocks.end - 1]:
+                    self._blocks.run(group, self._lane, first, tuple(counts[blocks.start : blocks.end].tolist()))
+            ran = slice(max(blocks.start, splits[0]), blocks.end)
+            if ran.start < ran.stop:
+                self.stage_seconds[1, ran] += (time.perf_counter() - begun) / (ran.stop - ran.start)
         self._lengths[rows] = positions + 1
         self._dirty[rows] = np.maximum(self._dirty[rows], positions + 1)
-        return self._lane.hidden[self.spec.blocks % 2]
+        return self._blocks.result(self._lane)
 
     def _run_head(self, wanted: int, *, of_prefill: int) -> Float32Array:
         begun = time.perf_counter()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -18,13 +19,22 @@ from ..memory import ASIDE, HostMemory, Memory, RowMove, Tensor, host_tensor, on
 _PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
-def session_options(threads: int) -> ort.SessionOptions:
-    """Options for one of dozens of sessions in this process."""
+#: How long a thread looks for work before it sleeps, in sessions whose runs are long. Longer gains less than it costs
+#: where other processes want the core (docs/decisions/blocks-joined.md).
+_SPIN_US: Final = 20
+
+
+def session_options(threads: int, *, spinning: bool = False) -> ort.SessionOptions:
+    """Options for one of dozens of sessions in this process, or of a few that may keep their threads `spinning`."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Spinning threads of dozens of sessions fight for the cores: 607 ms a step with, 34 ms without (30 blocks).
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if spinning:
+        options.add_session_config_entry("session.intra_op.spin_duration_us", str(_SPIN_US))
+        options.add_session_config_entry("session.force_spinning_stop", "1")  # between runs nobody spins
+    else:
+        # Spinning threads of dozens of sessions fight for the cores: 607 ms a step with, 34 ms without (30 blocks).
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     return options
 
@@ -35,13 +45,27 @@ def load(files: BlockFiles | HeadFiles, options: ort.SessionOptions, device: str
     Raises:
         BundleError: the runtime cannot load the graph.
     """
+    return _session(str(files.graph), files.graph.name, options, device)
+
+
+def load_joined(model: bytes, folder: Path, threads: int, device: str) -> ort.InferenceSession:
+    """A session of a model whose weights lie in files of `folder`, on `device`, which must have been resolved.
+
+    Raises:
+        BundleError: the runtime cannot load the model.
+    """
+    options = session_options(threads, spinning=True)
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+    return _session(model, "the joined blocks", options, device)
+
+
+def _session(model: str | bytes, name: str, options: ort.SessionOptions, device: str) -> ort.InferenceSession:
     try:
-        session = ort.InferenceSession(str(files.graph), options, providers=_providers(device))
+        return ort.InferenceSession(model, options, providers=_providers(device))
     except Exception as error:  # the runtime raises its own classes, which share no base below Exception
         raise BundleError(
-            f"ONNX Runtime cannot load {files.graph.name} ({str(error).splitlines()[0][:200]}); export the bundle again"
+            f"ONNX Runtime cannot load {name} ({str(error).splitlines()[0][:200]}); export the bundle again"
         ) from None
-    return session
 
 
 def _providers(device: str) -> list[str]:

@@ -1,0 +1,42 @@
+"""Graphs of several blocks: what cannot be joined is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import pytest
+
+from splitllm.bundle import BlockFiles, Bundle
+from splitllm.engines.onnx.joined import constant_name, join, name_in
+from splitllm.errors import BundleError
+
+
+@pytest.fixture
+def blocks(bundle: Bundle) -> dict[int, BlockFiles]:
+    return {index: bundle.block(index, "float32", server=True) for index in (2, 3)}
+
+
+def test_rows_join_at_each_block_and_leave_behind_the_last(blocks: dict[int, BlockFiles]) -> None:
+    graph = onnx.load_from_string(join(blocks)).graph
+    inputs, outputs = ({value.name for value in values} for values in (graph.input, graph.output))
+    own = {"joins", "runs", "seqlens_k", "past_key", "past_value"}
+    shared = {"total_sequence_length", *map(constant_name, blocks[2].constants.values())}
+    assert inputs == {name_in(block, name) for block in (2, 3) for name in own} | shared
+    assert outputs == {name_in(b, name) for b in (2, 3) for name in ("present_key", "present_value")} | {
+        name_in(3, "hidden_states_out")
+    }
+    assert not graph.initializer  # weights stay with their blocks, in the files they lie in
+
+
+def test_graphs_that_do_not_fit_are_refused(blocks: dict[int, BlockFiles], tmp_path: Path) -> None:
+    other = onnx.load(blocks[3].graph, load_external_data=False)
+    other.opset_import[0].version += 1
+    onnx.save(other, tmp_path / "other.onnx")
+    with pytest.raises(BundleError, match=r"other\.onnx has other opsets"):
+        join(blocks | {3: replace(blocks[3], graph=tmp_path / "other.onnx")})
+    (tmp_path / "torn.onnx").write_bytes(blocks[3].graph.read_bytes()[:-7])
+    for name in ("torn.onnx", "absent.onnx"):
+        with pytest.raises(BundleError, match=rf"{name} cannot be read"):
+            join(blocks | {3: replace(blocks[3], graph=tmp_path / name)})
