@@ -48,7 +48,7 @@ def test_every_busy_row_is_in_exactly_one_run_and_no_full_idle_one_is(
     assert all(first in busy and end - 1 in busy for first, end in runs)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(
     st.sets(st.integers(0, 40), min_size=1),
     st.lists(st.integers(0, 6), min_size=41, max_size=41).map(sorted),
