@@ -84,7 +84,7 @@ bench-browser: setup chromium bench/browser/node_modules/.installed ## the page'
 	$(BIN)/python -m bench.browser --models $(MODELS) $(ARGS)
 
 pictures: setup chromium ## renew the pictures of the page under docs/images
-	$(BIN)/python -m pytest tests/e2e/test_page.py -k pictures --update-pictures
+	$(BIN)/python -m pytest tests/e2e -q -m pictures --update-pictures
 
 wheel: setup ## build the wheel into dist/
 	rm -rf dist && $(BIN)/python -m build --wheel --no-isolation --outdir dist .

@@ -23,7 +23,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Browser tests come last: Playwright's synchronous API keeps a loop running, which async tests cannot bear.
 
     In both halves what takes long comes first, so that no worker is left alone with it in the end.
+    Who looks at the page in all views takes its pictures.
     """
+    for item in items:
+        if "screen" in getattr(item, "fixturenames", ()):
+            item.add_marker("pictures")
     items.sort(key=lambda item: (_marked(item, "browser"), not _marked(item, "slow")))
 
 

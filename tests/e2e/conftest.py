@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -12,6 +11,8 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, Playwright, expect
 
 from tests.support import ServerProcess
+
+from .screens import ROOT, Screens
 
 #: SwiftShader runs a block of tiny-chat in some 50 ms, so a long answer takes a while.
 ANSWER_TIMEOUT_MS = 180_000
@@ -126,10 +127,8 @@ def open_page(page: Page, server: ServerProcess) -> Iterator[OpenPage]:
 
 
 @pytest.fixture(scope="session")
-def screenshots(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where pictures go: README and docs show them, and `make pictures` renews those."""
+def screen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Screens:
+    """Looks at a state of the page in all views; `make pictures` renews the pictures of docs/screens.md."""
     if not request.config.getoption("--update-pictures"):
-        return tmp_path_factory.mktemp("pictures")
-    folder = Path(__file__).parents[2] / "docs" / "images"
-    folder.mkdir(exist_ok=True)
-    return folder
+        return Screens(tmp_path_factory.mktemp("pictures"))
+    return Screens(ROOT / "docs" / "images")

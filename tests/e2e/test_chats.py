@@ -305,7 +305,7 @@ def test_the_planner_obeys_the_effort_and_the_panel_shows_what_it_came_to(page: 
         expect(chat_page.split).to_contain_text("4 of 8 blocks in your browser", timeout=60_000)
         page.get_by_role("slider", name="Effort of this device").fill("0.25")
         expect(chat_page.split).to_contain_text("2 of 8 blocks in your browser")
-        expect(page.get_by_text("at most 2 of 8 blocks")).to_be_visible()
+        expect(page.get_by_text("up to 2 blocks")).to_be_visible()
         chat_page.ask(QUESTION)
         panel = page.get_by_role("complementary", name="Where the model runs")
         expect(panel).to_contain_text("ms with the network")

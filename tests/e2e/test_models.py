@@ -15,7 +15,7 @@ from splitllm.resources import demo_bundle
 from tests.support import running_server
 
 from .conftest import ChatPage
-from .test_accessibility import violations
+from .screens import violations_by_scheme
 
 pytestmark = pytest.mark.browser
 LOAD_TIMEOUT_MS = 60_000
@@ -59,7 +59,7 @@ def test_a_person_chooses_who_answers_and_both_models_stay_on_the_device(page: P
         expect(chat.split).to_have_text("2 of 2 blocks in your browser", timeout=LOAD_TIMEOUT_MS)
         # Who leaves a model frees what it held there, for the other one may need it.
         assert any('"model":"tiny-chat"' in line and '"reason":"closed"' in line for line in server.output)
-        assert violations(page) == []
+        assert violations_by_scheme(page) == []
 
         fetched: list[str] = []
         page.on("request", lambda request: fetched.append(request.url))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -139,20 +138,3 @@ def test_a_damaged_weight_is_never_run(open_page: OpenPage) -> None:
     diagnostics = chat.diagnostics()
     assert diagnostics["split"] == 1
     assert sum(diagnostics["blockRuns"][1:]) == 0
-
-
-def test_pictures_for_the_documentation(browser: Browser, server: ServerProcess, screenshots: Path) -> None:
-    """Phone and desktop, dark and light, with a conversation on them."""
-    for name, width, height, scheme in (("phone-dark", 390, 844, "dark"), ("desktop-light", 1280, 800, "light")):
-        context = browser.new_context(
-            viewport={"width": width, "height": height},
-            color_scheme=scheme,  # type: ignore[arg-type]
-        )
-        chat = ChatPage(context.new_page())
-        chat.page.goto(f"{server.url}/?split=5&backend=wasm")
-        chat.ask("What runs in my browser?")
-        chat.ask(QUESTION)
-        width_of_content = chat.page.evaluate("document.documentElement.scrollWidth")
-        assert width_of_content <= width, "the page scrolls sideways"
-        chat.page.screenshot(path=screenshots / f"{name}.png")
-        context.close()

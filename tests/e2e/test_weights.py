@@ -20,6 +20,7 @@ from tests.support import ServerProcess, running_server
 
 from .conftest import QUIET, ChatPage, chromium
 from .far import far
+from .screens import Screens
 
 pytestmark = pytest.mark.browser
 QUESTION = "What is the capital of Japan?"
@@ -221,18 +222,18 @@ def bulky(bundle: Bundle, tmp_path: Path) -> Bundle:
     return Bundle.open(folder)
 
 
-def test_a_big_download_waits_until_a_person_wants_it(page: Page, bulky: Bundle) -> None:
+def test_a_big_download_waits_until_a_person_wants_it(page: Page, bulky: Bundle, screen: Screens) -> None:
     chat, downloads = ChatPage(page), Downloads(page)
     with running_server(bulky.folder) as server:
         page.goto(f"{server.url}/?{WASM}")
         expect(page.get_by_text("Download paused")).to_be_visible()
-        expect(
-            page.get_by_text(re.compile("106 MB of the model have to be downloaded, and .* has room for"))
-        ).to_be_visible()
+        expect(page.get_by_text(re.compile("106 MB have to be downloaded, and .* has room for"))).to_be_visible()
         assert "Tokyo" in chat.ask(QUESTION)
         assert downloads.weights == []
+        screen(page, "big-download")
         with page.context.expect_event("request", lambda request: "/bundle/block.0." in request.url):
-            page.get_by_role("button", name="Resume the download").click()
+            page.get_by_role("button", name="Download", exact=True).click()
+        expect(page.get_by_text("106 MB have to be downloaded")).to_have_count(0)
 
 
 @pytest.fixture

@@ -83,7 +83,7 @@ async function request(source: Source, name: string, headers: Record<string, str
     response = await fetch(`${bundleUrl(source)}/${name}`, { headers: all, signal: signal ?? null });
   } catch {
     signal?.throwIfAborted();
-    throw new BundleError('bundle_unreachable', `${name} could not be downloaded; check the connection and reconnect.`);
+    throw new BundleError('bundle_unreachable', 'The server cannot be reached; check your connection and try again.');
   }
   if (response.ok) return response;
   await response.body?.cancel();
@@ -98,7 +98,7 @@ async function readPart(reader: ReadableStreamDefaultReader<Uint8Array> | undefi
     return (await reader?.read())?.value ?? null;
   } catch {
     signal?.throwIfAborted();
-    throw new BundleError('bundle_unreachable', `The download of ${name} broke off; check the connection and reconnect.`);
+    throw new BundleError('bundle_unreachable', `The download of ${name} broke off; check your connection and try again.`);
   }
 }
 

@@ -175,6 +175,7 @@ export function createChat(store: Store, startEngine: (choices: Pick<EngineOptio
     allowDownloads(allowed) {
       allowedNow = allowed;
       engine.setWeights(weights());
+      if (allowed) store.dispatch({ type: 'notice_dismissed', code: 'big_download' });
     },
     chooseModel(model) {
       store.dispatch({ type: 'model_chosen', model });

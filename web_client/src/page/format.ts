@@ -18,12 +18,20 @@ export function count(n: number, singular: string): string {
   return `${String(n)} ${singular}${n === 1 ? '' : 's'}`;
 }
 
+/** `12 s left`, `3 min left`: no more exact than anybody could know. */
+export function timeLeft(ms: number): string {
+  const seconds = Math.max(1, Math.ceil(ms / 1000));
+  if (seconds < 90) return `${String(seconds)} s left`;
+  const minutes = Math.round(seconds / 60);
+  return minutes < 90 ? `${String(minutes)} min left` : `${String(Math.round(minutes / 60))} h left`;
+}
+
 /** Two sizes in one unit, decimal as browsers and download managers show it: `2.1 of 6.3 MB`. */
 export function bytesOf(done: number, total: number): string {
   const [unit, name] = total >= 1e9 ? [1e9, 'GB'] : total >= 1e6 ? [1e6, 'MB'] : [1e3, 'kB'];
   const shown = Math.min(done, total);
-  const digits = name === 'kB' ? 0 : 1;
-  return `${(shown / unit).toFixed(digits)} of ${(total / unit).toFixed(digits)} ${name}`;
+  const digits = name === 'kB' || total / unit >= 100 ? 0 : 1;
+  return `${done === 0 ? '0' : (shown / unit).toFixed(digits)} of ${(total / unit).toFixed(digits)} ${name}`;
 }
 
 /** One size: `840 B`, `12.5 kB`. */

@@ -21,9 +21,11 @@ export function blocksHere(here: number, blocks: number): string {
   return `${String(here)} of ${String(blocks)} blocks in your browser`;
 }
 
+const CONNECTS_AGAIN = 'Your next question connects again.';
+
 /** What the engine is doing now; this one may change many times a second. */
 export function phaseText(state: State): string {
-  if (state.engineFailure !== null) return 'Stopped';
+  if (state.engineFailure !== null) return CONNECTS_AGAIN;
   if (state.place !== null) return headline(state);
   switch (state.phase) {
     case 'connecting':
@@ -31,7 +33,7 @@ export function phaseText(state: State): string {
     case 'downloading':
       return downloadText(state);
     case 'paused':
-      return `Download paused${state.totalBytes > 0 ? ` – ${bytesOf(state.doneBytes, state.totalBytes)}` : ''}`;
+      return 'Download paused';
     case 'compiling':
       return 'Compiling…';
     case 'measuring':
@@ -39,7 +41,7 @@ export function phaseText(state: State): string {
     case 'ready':
       return 'Ready';
     case 'disconnected':
-      return 'Your next question connects again.';
+      return CONNECTS_AGAIN;
   }
 }
 
@@ -50,8 +52,18 @@ export function isArriving(state: State): boolean {
 
 function downloadText(state: State): string {
   const blocks = state.split?.blocks ?? 0;
-  const what = blocks > state.blocksReady ? `Downloading block ${String(state.blocksReady + 1)} of ${String(blocks)}` : 'Downloading';
-  return state.totalBytes > 0 ? `${what} – ${bytesOf(state.doneBytes, state.totalBytes)}` : `${what}…`;
+  return blocks > state.blocksReady ? `Downloading block ${String(state.blocksReady + 1)} of ${String(blocks)}` : 'Downloading…';
+}
+
+/** How much of the download is here; empty while nobody knows how much there will be. */
+export function amountText({ doneBytes, totalBytes }: State): string {
+  return totalBytes > 0 ? bytesOf(doneBytes, totalBytes) : '';
+}
+
+/** What an answer waits for that has no place at the server yet; empty where it has one. */
+export function waitText({ place }: State): string {
+  if (place === null) return '';
+  return place === 1 ? 'Waiting for the server; you are next.' : `Waiting for the server; ${count(place - 1, 'other')} before you.`;
 }
 
 /** The quiet line under a finished answer, in its parts; where the server has several `models`, with the one that answered. */
@@ -78,7 +90,7 @@ function statsParts(stats: AnswerStats, split: SplitState | null): string[] {
 export function effortText(effort: number | null, blocks: number | null): string {
   if (effort === null) return 'all it can';
   if (effort === 0) return 'none';
-  return blocks === null ? `at most ${percent(effort)}` : `at most ${String(Math.floor(effort * blocks))} of ${String(blocks)} blocks`;
+  return blocks === null ? `up to ${percent(effort)}` : `up to ${count(Math.floor(effort * blocks), 'block')}`;
 }
 
 /** What a token of the last answer took on each side; null before there was one, or where all of it ran on the server. */

@@ -192,7 +192,7 @@ function opened(socket: WebSocket): Promise<void> {
     const fail = (): void => {
       clearTimeout(timer);
       socket.close();
-      reject(new ConnectionError('unreachable', 'The server cannot be reached; check that it runs and reconnect.'));
+      reject(new ConnectionError('unreachable', 'The server cannot be reached; check your connection and try again.'));
     };
     const timer = setTimeout(fail, CONNECT_TIMEOUT_MS);
     socket.addEventListener('error', fail, { once: true });

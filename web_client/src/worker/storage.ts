@@ -56,7 +56,7 @@ export async function freeBytes(): Promise<number | null> {
 export function downloadSentence(bytes: number, free: number | null, decide: boolean): string | null {
   if (bytes < BIG_DOWNLOAD_BYTES) return null;
   const room = free === null ? '' : `, and this browser has room for ${gigabytes(free)}`;
-  if (decide) return `To run here, ${gigabytes(bytes)} of the model have to be downloaded${room}. Nothing is until you resume it; you can chat without.`;
+  if (decide) return `To run part of the model here, ${gigabytes(bytes)} have to be downloaded${room}. You can chat without.`;
   return `While you chat, ${gigabytes(bytes)} of the model are downloaded${room}; Settings can pause that.`;
 }
 

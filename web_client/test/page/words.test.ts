@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
-import { bytesOf, count, milliseconds, percent, rate } from '../../src/page/format';
+import { bytesOf, count, milliseconds, percent, rate, timeLeft } from '../../src/page/format';
 import type { PageEvent } from '../../src/page/state';
 import { serverWork } from '../../src/page/conversation';
-import { answerFigures, effortText, headline, phaseText, pictureText, tokenTimes, trafficText } from '../../src/page/words';
+import { amountText, answerFigures, effortText, headline, phaseText, pictureText, tokenTimes, trafficText, waitText } from '../../src/page/words';
 import { storageText } from '../../src/page/views/device_storage';
 import { after, asked, failure, finished, lastAnswer, splitState, STATS, text } from './fixtures';
 
@@ -15,8 +15,12 @@ describe('figures', () => {
     expect(rate(tpot)).toBe(words);
   });
 
-  it.each([[2.1e6, 6.3e6, '2.1 of 6.3 MB'], [0, 3e9, '0.0 of 3.0 GB'], [400, 5400, '0 of 5 kB'], [7e6, 6.3e6, '6.3 of 6.3 MB']])('%s of %s bytes is %s', (done, total, words) => {
+  it.each([[2.1e6, 6.3e6, '2.1 of 6.3 MB'], [0, 3e9, '0 of 3.0 GB'], [12.34e6, 106.2e6, '12 of 106 MB'], [400, 5400, '0 of 5 kB'], [7e6, 6.3e6, '6.3 of 6.3 MB']])('%s of %s bytes is %s', (done, total, words) => {
     expect(bytesOf(done, total)).toBe(words);
+  });
+
+  it.each([[0, '1 s left'], [11_200, '12 s left'], [89_000, '89 s left'], [100_000, '2 min left'], [5_000_000, '83 min left'], [7_000_000, '2 h left']])('%s ms more is %s', (ms, words) => {
+    expect(timeLeft(ms)).toBe(words);
   });
 
   it.each([[0, '0 %'], [0.001, '< 1 %'], [0.625, '63 %'], [0.999, '> 99 %'], [1, '100 %']])('a share of %s is %s', (share, words) => {
@@ -97,12 +101,16 @@ describe('the headline', () => {
 
 describe('the phase', () => {
   it('counts bytes and blocks while weights arrive', () => {
-    expect(phaseText(after(downloading))).toBe('Downloading – 2.1 of 6.3 MB');
-    expect(phaseText(after({ ...downloading, phase: 'paused' }))).toBe('Download paused – 2.1 of 6.3 MB');
-    expect(phaseText(after({ ...downloading, phase: 'paused', totalBytes: 0 }))).toBe('Download paused');
-    expect(phaseText(after(downloading, split5))).toBe('Downloading block 3 of 8 – 2.1 of 6.3 MB');
-    expect(phaseText(after({ ...downloading, totalBytes: 0 }, split5))).toBe('Downloading block 3 of 8…');
-    expect(phaseText(after({ ...downloading, blocksReady: 8 }, split5))).toBe('Downloading – 2.1 of 6.3 MB');
+    expect(phaseText(after(downloading))).toBe('Downloading…');
+    expect(phaseText(after({ ...downloading, phase: 'paused' }))).toBe('Download paused');
+    expect(phaseText(after(downloading, split5))).toBe('Downloading block 3 of 8');
+    expect(phaseText(after({ ...downloading, blocksReady: 8 }, split5))).toBe('Downloading…');
+    expect([amountText(after(downloading)), amountText(after({ ...downloading, totalBytes: 0 }))]).toEqual(['2.1 of 6.3 MB', '']);
+  });
+
+  it('is what an answer waits for in line', () => {
+    const texts = [null, 1, 2, 3].map((place) => waitText({ ...after(), place }));
+    expect(texts).toEqual(['', 'Waiting for the server; you are next.', 'Waiting for the server; 1 other before you.', 'Waiting for the server; 2 others before you.']);
   });
 
   it.each([['connecting', 'Connecting…'], ['compiling', 'Compiling…'], ['measuring', 'Measuring…'], ['ready', 'Ready'], ['disconnected', 'Your next question connects again.']] as const)('%s is %s', (phase, words) => {
@@ -123,7 +131,7 @@ describe('the picture in words', () => {
 
 describe('what is seen of the split', () => {
   it('is the effort in words', () => {
-    expect([effortText(null, 8), effortText(0, 8), effortText(0.5, 8), effortText(0.25, null)]).toEqual(['all it can', 'none', 'at most 4 of 8 blocks', 'at most 25 %']);
+    expect([effortText(null, 8), effortText(0, 8), effortText(0.5, 8), effortText(0.25, null)]).toEqual(['all it can', 'none', 'up to 4 blocks', 'up to 25 %']);
   });
 
   it('is what a token took on each side, once there was one', () => {

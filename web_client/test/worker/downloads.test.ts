@@ -118,7 +118,7 @@ test('a big download is told beforehand with the room there is, a small one is n
   expect(downloadSentence(812e6, 12.34e9, false)).toBe('While you chat, 812 MB of the model are downloaded, and this browser has room for 12.3 GB; Settings can pause that.');
   expect(downloadSentence(1.5e9, null, false)).toBe('While you chat, 1.5 GB of the model are downloaded; Settings can pause that.');
   expect(downloadSentence(1.5e9, 20e9, true)).toBe(
-    'To run here, 1.5 GB of the model have to be downloaded, and this browser has room for 20.0 GB. Nothing is until you resume it; you can chat without.',
+    'To run part of the model here, 1.5 GB have to be downloaded, and this browser has room for 20.0 GB. You can chat without.',
   );
 });
 

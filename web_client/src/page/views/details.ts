@@ -43,8 +43,11 @@ export function createDetails(chat: Chat, state: () => State): void {
   });
 }
 
+/** A millisecond's millionth part tells nobody anything. */
+const rounded = (_key: string, value: unknown): unknown => (typeof value === 'number' ? Number(value.toFixed(3)) : value);
+
 /** Nothing that was asked or answered is in it. */
 function reportText({ log, ...facts }: Diagnostics, { split, lastStats, notices }: State): string {
   const head = { browser: navigator.userAgent, page: location.origin + location.search, ...facts, split, lastStats, notices: notices.filter(({ action }) => action === undefined) };
-  return `${JSON.stringify(head, null, 2)}\n\n${log.join('\n')}\n`;
+  return `${JSON.stringify(head, rounded, 2)}\n\n${log.join('\n')}\n`;
 }

@@ -18,16 +18,14 @@ export function createFacts(): (state: State) => void {
   const saved = tile('Server saved');
   const backend = row('Runs on');
   const weights = row('Weights here');
-  const wire = row('Wire');
-  const trip = row('Round trip');
-  const steps = row('Runs here');
   const traffic = row('Over the wire');
   const chat = row('Saved so far');
-  const rows = element('dl', 'rows', ...[backend, weights, wire, trip, traffic, steps, chat].map((each) => each.node));
+  const rows = element('dl', 'rows', ...[backend, weights, traffic, chat].map((each) => each.node));
   const warning = element('p', 'warning', 'Slower than this server promises');
   const reason = element('p', 'reason');
+  byId('split-why', HTMLElement).append(warning, reason);
   const facts = byId('split-facts', HTMLElement);
-  facts.append(element('dl', 'tiles', ttft.node, speed.node, saved.node), rows, warning, reason);
+  facts.append(element('dl', 'tiles', ttft.node, speed.node, saved.node), rows);
 
   return (state) => {
     const split = state.split;
@@ -36,14 +34,11 @@ export function createFacts(): (state: State) => void {
     ttft.set(ttftFigure(state));
     speed.set(speedFigure(state));
     saved.set({ value: percent(split.savedServerTime), origin: 'of its time' });
-    steps.set(`${percent(split.savedBlockSteps)} of block-steps`);
     const work = serverWork(state.conversation);
     chat.set(work === null || work.run + work.saved === 0 ? '–' : `${milliseconds(work.saved)} of its time, ${percent(work.saved / (work.run + work.saved))}`);
     traffic.set(state.lastStats === null ? '–' : trafficText(state.lastStats));
     backend.set(BACKEND_NAMES[split.split === 0 ? 'none' : split.backend]);
     weights.set(split.split === 0 ? 'none' : split.variant);
-    wire.set(split.split === 0 ? 'token ids' : split.wire);
-    trip.set(milliseconds(split.rttMs));
     warning.hidden = split.feasible;
     setText(reason, split.reason);
     reason.hidden = split.reason === '';

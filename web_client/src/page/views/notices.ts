@@ -5,6 +5,9 @@ import type { Notice, State } from '../state';
 import { button, byId, element } from './dom';
 import { focusMessage } from './focus';
 
+/** What the engine says before it downloads much, or asks whether it may. */
+const BIG_DOWNLOAD = 'big_download';
+
 export function createNotices(chat: Chat, library: Library): (state: State) => void {
   const region = byId('notices', HTMLElement);
   let shownNotices: readonly Notice[] = [];
@@ -12,13 +15,18 @@ export function createNotices(chat: Chat, library: Library): (state: State) => v
 
   return (state) => {
     const failure = unansweredFailure(state);
-    if (state.notices === shownNotices && failure === shownFailure) return;
+    if (state.notices !== shownNotices || failure !== shownFailure) draw(state, failure);
+    // Hidden, not put in anew: what is new in this region is spoken.
+    for (const download of region.querySelectorAll<HTMLButtonElement>('.download')) download.hidden = state.phase !== 'paused';
+  };
+
+  function draw(state: State, failure: string | null): void {
     shownNotices = state.notices;
     shownFailure = failure;
     const items = state.notices.map((notice) => noticeItem(notice, chat, library));
     if (failure !== null) items.unshift(failureItem(failure, chat));
     region.replaceChildren(...items);
-  };
+  }
 }
 
 /** The failure of the engine, unless the last answer says it already and offers to try again. */
@@ -32,9 +40,17 @@ function noticeItem(notice: Notice, chat: Chat, library: Library): HTMLElement {
     chat.dismiss(notice.code);
     focusMessage();
   });
-  const { action } = notice;
+  const { action, code } = notice;
   const act = action === undefined ? [] : [button('button small', action.label, () => void library.restore(action.restore).then(focusMessage))];
-  return element('div', notice.good === true ? 'notice good' : 'notice', element('p', '', notice.sentence), ...act, dismiss);
+  const isDownload = code === BIG_DOWNLOAD;
+  if (isDownload) {
+    const download = button('button small strong download', 'Download', () => {
+      chat.allowDownloads(true);
+      focusMessage();
+    });
+    act.push(download);
+  }
+  return element('div', notice.good === true || isDownload ? 'notice good' : 'notice', element('p', '', notice.sentence), element('div', 'notice-actions', ...act, dismiss));
 }
 
 function failureItem(sentence: string, chat: Chat): HTMLElement {
@@ -42,7 +58,7 @@ function failureItem(sentence: string, chat: Chat): HTMLElement {
     chat.reconnect();
     focusMessage();
   });
-  const item = element('div', 'notice severe', element('p', '', sentence), reconnect);
+  const item = element('div', 'notice severe', element('p', '', sentence), element('div', 'notice-actions', reconnect));
   item.setAttribute('role', 'alert');
   return item;
 }

@@ -45,7 +45,7 @@ function draw(drawing: Drawing): HTMLElement[] {
     side('browser', 'Your browser', times?.here ?? '', here),
     element('div', 'link', element('i', 'down'), element('span', '', `${carried} · ${milliseconds(rttMs)} round trip`), element('i', 'up')),
     side('server', 'Server', times?.there ?? '', there),
-    ...(held ? [element('p', 'key', 'Outlined: already in your browser, not used yet.')] : []),
+    ...(held ? [element('p', 'key', 'Outlined: here already, not in use yet.')] : []),
   ];
 }
 

@@ -1,11 +1,13 @@
 /** The panel that shows where the model runs: its headline, what is going on, and the fold on small screens. */
+import { timeLeft } from '../format';
+import { Pace } from '../pace';
 import { openAnswer, type State } from '../state';
-import { headline, isArriving, phaseText } from '../words';
+import { amountText, headline, isArriving, phaseText } from '../words';
 import { byId, setText } from './dom';
 import { createFacts } from './facts';
 import { createPicture } from './picture';
 
-export function createSplitPanel(): (state: State) => void {
+export function createSplitPanel(now: () => number = () => performance.now()): (state: State) => void {
   const panel = byId('split-panel', HTMLElement);
   const status = byId('split-status', HTMLElement);
   const meter = byId('split-meter', HTMLElement);
@@ -14,6 +16,10 @@ export function createSplitPanel(): (state: State) => void {
   const activity = byId('split-activity', HTMLElement);
   const phase = byId('split-phase', HTMLElement);
   const progress = byId('split-progress', HTMLProgressElement);
+  const amount = byId('split-amount', HTMLElement);
+  const arrived = byId('split-bytes', HTMLElement);
+  const left = byId('split-left', HTMLElement);
+  const pace = new Pace();
   const drawPicture = createPicture();
   const drawFacts = createFacts();
 
@@ -45,7 +51,14 @@ export function createSplitPanel(): (state: State) => void {
     // The bar stays while a block is compiled between two downloads, so that nothing jumps.
     progress.hidden = !connected || !isArriving(state) || state.totalBytes === 0;
     activity.hidden = phase.textContent === '' && progress.hidden;
-    if (!progress.hidden) progress.value = Math.min(state.doneBytes / state.totalBytes, 1);
+    amount.hidden = progress.hidden;
+    if (state.phase === 'paused' || progress.hidden) pace.forget();
+    if (!progress.hidden) {
+      progress.value = Math.min(state.doneBytes / state.totalBytes, 1);
+      setText(arrived, amountText(state));
+      const ms = state.phase === 'paused' ? null : pace.left(now(), state.doneBytes, state.totalBytes);
+      setText(left, ms === null ? '' : timeLeft(ms));
+    }
 
     drawPicture(state);
     drawFacts(state);
@@ -55,5 +68,5 @@ export function createSplitPanel(): (state: State) => void {
 function phaseLine(state: State): string {
   const text = phaseText(state);
   // The headline says these already.
-  return text === headline(state) || state.engineFailure !== null ? '' : text;
+  return text === headline(state) ? '' : text;
 }

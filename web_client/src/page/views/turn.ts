@@ -3,7 +3,7 @@ import type { Chat } from '../chat';
 import { isOpen, type Answer, type Turn } from '../conversation';
 import { createMarkdown } from '../markdown/view';
 import type { State } from '../state';
-import { answerFigures } from '../words';
+import { answerFigures, waitText } from '../words';
 import { canCopy, copyButton } from './copy';
 import { button, element, setText } from './dom';
 import { focusMessage } from './focus';
@@ -24,6 +24,9 @@ export function createTurnView(turn: Turn, chat: Chat): TurnView {
   const text = markdown.node;
   const dots = element('span', 'dots', element('i', ''), element('i', ''), element('i', ''));
   dots.setAttribute('aria-hidden', 'true');
+  // The Split status says it to those who do not see it.
+  const wait = element('span', 'wait');
+  wait.setAttribute('aria-hidden', 'true');
   const remark = element('p', 'remark');
   const failure = element('p', 'failure');
   const figures = element('p', 'figures');
@@ -36,7 +39,7 @@ export function createTurnView(turn: Turn, chat: Chat): TurnView {
     focusMessage();
   });
   const foot = element('div', 'answer-foot', figures, element('div', 'actions', place.node, copy, again, goOn, retry));
-  const article = element('article', 'answer', text, dots, remark, failure, foot);
+  const article = element('article', 'answer', text, dots, wait, remark, failure, foot);
   article.setAttribute('aria-label', 'Assistant');
 
   let shown: Answer | null = null;
@@ -55,6 +58,7 @@ export function createTurnView(turn: Turn, chat: Chat): TurnView {
     goOn.hidden = !(isLast && cut && answer.text !== '');
     retry.hidden = !(isLast && (failed || (cut && answer.text === '')));
     again.hidden = !retry.hidden;
+    show(wait, answer.status === 'waiting' ? waitText(state) : '');
     if (answer === shown && state.models === models) return;
     const growing = isGrowing(answer);
     const wasGrowing = shown === null || isGrowing(shown);
