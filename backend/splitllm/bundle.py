@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 
-from .errors import BundleError
+from .errors import BundleError, UsageError
 from .manifest import (
     BLOCK_INPUTS,
     BLOCK_OUTPUTS,
@@ -102,12 +102,13 @@ class Bundle:
         them must have signed the manifest, which is looked at before anything in it is.
 
         Raises:
-            BundleError: the folder is no bundle, of a newer format, incomplete or damaged; `bundle_signature`, it is
+            UsageError: there is no such folder.
+            BundleError: it is no bundle, of a newer format, incomplete or damaged; `bundle_signature`, it is
                 not signed with a trusted key.
         """
         folder = Path(folder)
         if not folder.is_dir():
-            raise BundleError(f"{folder} is not a folder; give the folder that `splitllm export --out` made")
+            raise UsageError(f"{folder} is not a folder; give the folder that `splitllm export --out` made")
         root = folder.resolve()
         if not (root / MANIFEST_NAME).exists():
             raise BundleError(f"{folder} holds no {MANIFEST_NAME}, so it is no bundle; make one with `splitllm export`")

@@ -36,6 +36,11 @@ class SplitLLMError(Exception):
         self.code = code or self.default_code
 
 
+def unread(error: OSError | UnicodeDecodeError) -> str:
+    """Why a file cannot be read, in a few words for people who know its name."""
+    return "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror or str(error)
+
+
 class UsageError(SplitLLMError):
     """The command, call or file is wrong; the message names the right form."""
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from splitllm.bundle import Bundle
+from splitllm.cli.main import main
 from tests.support import ServerProcess, run_cli, running_server
 
 
@@ -30,8 +32,27 @@ def refusal(code: int, *args: str) -> str:
     return lines[0]
 
 
+@pytest.fixture
+def told(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """`refusal` in this process, which is sooner; of wrong flags too, behind their usage."""
+
+    def ask(code: int, *args: str) -> str:
+        try:
+            ended: object = main(args)
+        except SystemExit as exit_:
+            ended = exit_.code
+        out, error = capsys.readouterr()
+        assert (ended, out) == (code, "")
+        line: str = error.strip().splitlines()[-1]
+        assert line.startswith("splitllm")
+        return line
+
+    return ask
+
+
 def test_an_unknown_folder(tmp_path: Path) -> None:
-    assert "splitllm export" in refusal(3, "serve", str(tmp_path / "nowhere"))
+    assert "splitllm export" in refusal(2, "serve", str(tmp_path / "nowhere"))  # nothing was looked at: wrong use
+    assert "splitllm export" in refusal(2, "verify", str(tmp_path / "nowhere"))
     assert "splitllm export" in refusal(3, "serve", str(tmp_path))
     assert "splitllm export" in refusal(3, "verify", str(tmp_path))
 
@@ -53,10 +74,31 @@ def test_one_byte_of_one_weight_changed(copy: Path) -> None:
     assert json.loads(result.stdout)["ok"] is False
 
 
-def test_a_port_in_use(bundle: Bundle) -> None:
+def test_a_port_in_use(bundle: Bundle, told: Callable[..., str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert f"port {port} is in use" in refusal(1, "serve", str(bundle.folder), "--port", port)
+
+        admin = told(1, "serve", str(bundle.folder), "--port", "0", "--admin-port", port)
+        assert f"port {port} is in use" in admin
+        assert "--admin-port" in admin
+
+
+@pytest.mark.parametrize(
+    ("options", "way_out"),
+    [
+        (("--port", "8124", "--admin-port", "8124"), "two ports"),
+        (("--allowed-origin", "example.org"), "https://chat.example.org"),
+        (("--allowed-origin", "https://example.org/"), "https://chat.example.org"),
+        (("--allowed-origin", "*"), "https://chat.example.org"),
+        (("--threads", "5000"), "from 1 to 256"),
+    ],
+)
+def test_a_server_that_cannot_be(
+    bundle: Bundle, options: tuple[str, ...], way_out: str, told: Callable[..., str]
+) -> None:
+    # Too little memory: if nothing else refuses, that does, and no server stays.
+    assert way_out in told(2, "serve", str(bundle.folder), "--kv-memory", "10", *options)
 
 
 def test_listening_wider_must_be_asked_for_by_name(bundle: Bundle) -> None:
@@ -105,6 +147,30 @@ def test_flags_with_impossible_values(options: tuple[str, ...]) -> None:
     result = run_cli("chat", "http://127.0.0.1:9", *options)
     assert result.returncode == 2
     assert options[0] in result.stderr
+
+
+def test_a_file_of_keys_that_is_none_is_named_with_the_way_out(tmp_path: Path, told: Callable[..., str]) -> None:
+    (tmp_path / "keys").write_bytes(b"\xff")
+    for path, cause in ((tmp_path, "Is a directory"), (tmp_path / "keys", "it is not UTF-8 text")):
+        assert f"cannot be read ({cause}); make it with `splitllm key" in told(2, "key", "ada", "--file", str(path))
+
+
+@pytest.mark.parametrize("content", [None, b"\xff", b"two words"])
+def test_a_file_without_a_key_is_named_with_the_way_out(
+    tmp_path: Path, content: bytes | None, told: Callable[..., str]
+) -> None:
+    file = tmp_path / "key"
+    if content is not None:
+        file.write_bytes(content)
+    line = told(2, "chat", "http://127.0.0.1:9", "--prompt", "Hi", "--key-file", str(file))
+    assert "that holds the key alone" in line
+    assert not any(word in line for word in ("Errno", "codec"))
+
+
+def test_a_cache_that_is_no_folder_is_named(server: ServerProcess, tmp_path: Path, told: Callable[..., str]) -> None:
+    (tmp_path / "file").touch()
+    chat = ("chat", server.url, "--prompt", "Hi", "--json", "--cache", str(tmp_path / "file"))
+    assert "another folder with --cache" in told(1, *chat)
 
 
 def test_chat_prints_one_object_per_turn(server: ServerProcess, cache: Path) -> None:

@@ -139,7 +139,9 @@ def test_pages_of_other_origins_are_refused(server: ServerProcess, origin: str) 
 
 
 def test_a_session_without_an_upgrade_is_a_bad_request(server: ServerProcess) -> None:
-    assert request(server, "/v1/session")[0] in (400, 426)
+    status, _, body = request(server, "/v1/session")
+    assert status == 426
+    assert b"WebSocket" in body
 
 
 def test_other_methods_are_not_allowed(server: ServerProcess) -> None:

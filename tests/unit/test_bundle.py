@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from splitllm.bundle import Bundle, manifest_from_json
-from splitllm.errors import BundleError
+from splitllm.errors import BundleError, UsageError
 from splitllm.types import SamplingParams
 
 VOCAB, HIDDEN, BLOCKS, CONTEXT = 10, 8, 2, 16
@@ -201,8 +201,9 @@ def test_only_listed_files_have_a_path(folder: Path, name: str) -> None:
 
 
 def test_a_folder_that_is_missing_or_no_bundle_is_named(folder: Path, tmp_path: Path) -> None:
-    assert "nowhere is not a folder" in _refusal(tmp_path / "nowhere")
-    assert "is not a folder" in _refusal(folder / "tokenizer.json")
+    for path in (tmp_path / "nowhere", folder / "tokenizer.json"):
+        with pytest.raises(UsageError, match=f"{path.name} is not a folder; give"):
+            Bundle.open(path)
     (tmp_path / "empty").mkdir()
     assert "no manifest.json" in _refusal(tmp_path / "empty")
 

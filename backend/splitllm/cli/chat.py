@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from ..errors import MachineError, SplitLLMError, UsageError
+from ..errors import MachineError, SplitLLMError, UsageError, unread
 from ..types import SamplingParams
 from .argument_types import count, number, share, share_above_0, whole
 from .trusted_keys import add_trusted_key, trusted_keys
@@ -189,9 +189,12 @@ def api_key(file: Path | None) -> str | None:
         try:
             key = file.read_text("utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"--key-file {file} cannot be read ({error})") from None
+            raise UsageError(
+                f"--key-file {file} cannot be read ({unread(error)}); give a file that holds the key alone"
+            ) from None
     if key is not None and not re.fullmatch(r"[!-~]+", key):
-        raise UsageError("an API key is one word; --key-file or SPLITLLM_API_KEY holds something else")
+        given = "SPLITLLM_API_KEY" if file is None else f"--key-file {file}"
+        raise UsageError(f"{given} holds no API key, which is one word; give one that holds the key alone")
     return key
 
 

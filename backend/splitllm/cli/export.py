@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from ..errors import MachineError, UsageError
+from ..errors import MachineError, UsageError, unread
 from ..manifest import VARIANTS
 from .argument_types import count
 
@@ -218,7 +218,7 @@ def _read_text(path: Path | None, what: str, limit: int) -> str | None:
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read as {what} in UTF-8 ({error})") from error
+        raise UsageError(f"{path} cannot be read as {what} ({unread(error)}); give another file") from error
     if not text.strip() or len(text) > limit:
         raise UsageError(f"{path} must hold {what}, at most {limit} characters")
     return text

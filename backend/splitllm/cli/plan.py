@@ -97,6 +97,8 @@ def run(args: argparse.Namespace) -> int:
         if args.policy != "dp":
             raise UsageError("--policy is for --problem; a session's plan is always the exact one")
         return plan_bundle.run(args)
+    if what_if := plan_bundle.given(args):
+        raise UsageError(f"{', '.join(what_if)} ask what if of a bundle; give --bundle, or write it into the problem")
     problem = problem_from_json(read_json(args.problem))
     plan = solve(problem, args.policy)
     others = _all_policies(problem, args.policy, plan) if args.explain else {}

@@ -73,6 +73,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def given(args: argparse.Namespace) -> list[str]:
+    """The options of the what-if that do not have their default value."""
+    alone = argparse.ArgumentParser()
+    add_options(alone)
+    defaults = vars(alone.parse_args([]))
+    return [f"--{name.replace('_', '-')}" for name, default in defaults.items() if getattr(args, name) != default]
+
+
 def run(args: argparse.Namespace) -> int:
     """Plan and print; 0 when feasible, 3 when not.
 

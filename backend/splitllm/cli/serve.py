@@ -36,6 +36,8 @@ Example: splitllm serve ./bundle --port 8000 --sla-tpot-ms 100
 """
 #: Characters of a model's name (PROTOCOL.md, section 1).
 _LONGEST_NAME = 200
+#: Each block has a pool of them.
+_MOST_THREADS = 256
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
@@ -79,6 +81,7 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
     )
     address.add_argument(
         "--allowed-origin",
+        type=origin,
         action="append",
         default=[],
         metavar="O",
@@ -184,7 +187,9 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
         choices=VARIANTS,
         help="weights that the server computes with (default: what the bundle says, see `splitllm export`)",
     )
-    machine.add_argument("--threads", type=count, metavar="N", help="threads to compute with (default: all cores)")
+    machine.add_argument(
+        "--threads", type=whole(1, _MOST_THREADS), metavar="N", help="threads to compute with (default: all cores)"
+    )
     machine.add_argument(
         "--no-profile-cache",
         action="store_true",
@@ -219,6 +224,16 @@ def model_source(argument: Path) -> ModelSource:
     return ModelSource(Path(folder), name)
 
 
+def origin(text: str) -> str:
+    """What browsers send as `Origin` (RFC 6454, section 7)."""
+    if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\s/?#@*]+", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not an origin; write scheme, host and, if it is not the usual one, port, in small letters "
+            "with nothing behind them, such as https://chat.example.org"
+        )
+    return text
+
+
 def serve_models(args: argparse.Namespace, models: Sequence[ModelSource], *, open_browser: bool = False) -> int:
     """Serve these until SIGINT or SIGTERM."""
     serve_module = import_server()
@@ -234,6 +249,8 @@ def serve_models(args: argparse.Namespace, models: Sequence[ModelSource], *, ope
             f"{args.host} can be reached from other machines; add --api-key-file F with keys made by `splitllm key`, "
             "or --without-api-key to let anybody in"
         )
+    if args.admin_port == args.port != 0:
+        raise UsageError(f"--port and --admin-port are both {args.port}; give two ports")
     config = ServerConfig(
         page=page_folder(),
         host=args.host,

@@ -35,8 +35,6 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Verify, print what was found; 3 if something is wrong."""
-    if not args.bundle.is_dir():
-        raise UsageError(f"{args.bundle} is not a folder; give the folder that `splitllm export --out` made")
     verifier = import_exporter("verifier")
     if args.against and args.files_only:
         raise UsageError("--against compares numbers, --files-only runs none; give one of them")

@@ -64,7 +64,6 @@ class BundleSource:
         except (ValueError, RecursionError):
             raise BundleError("the server's manifest.json is not JSON; is this a SplitLLM server?") from None
         self.identity = hashlib.sha256(data).hexdigest()
-        self._folder.mkdir(parents=True, exist_ok=True)
         _write(self._folder / MANIFEST_NAME, data)
         return self.manifest
 
@@ -169,6 +168,7 @@ def _is_there(path: Path, sha256: str) -> bool:
 def _write(path: Path, data: bytes) -> None:
     """Write beside and rename, so that a file is whole or absent."""
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "wb") as file:

@@ -22,7 +22,7 @@ from typing import Final
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from ..errors import TurnError, UsageError
+from ..errors import TurnError, UsageError, unread
 from .openai_schema import ApiError
 from .pace import Pace
 
@@ -149,7 +149,9 @@ def read_keys(path: Path) -> dict[str, Key]:
     try:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read ({error}); make it with `splitllm key NAME --file F`") from None
+        raise UsageError(
+            f"{path} cannot be read ({unread(error)}); make it with `splitllm key NAME --file F`"
+        ) from None
     keys: dict[str, Key] = {}
     for number, line in enumerate(lines, start=1):
         text = line.partition("#")[0].strip()

@@ -98,6 +98,9 @@ class Server:
             return self._turned_away("The server has too many connections; try again in a minute.", 60)
         if "new" in request.query and (full := self.queue.full_error(self.models)) is not None:
             return self._turned_away(full.message, self.queue.retry_after_s)
+        if request.headers.get("Upgrade", "").lower() != "websocket":
+            text = "This is where sessions begin, over a WebSocket; for HTTP there is /v1/chat/completions.\n"
+            raise web.HTTPUpgradeRequired(headers={"Upgrade": "websocket"}, text=text)
         protocols = offered(request)
         if protocols and SUBPROTOCOL not in protocols:  # aiohttp would log them, and one may hold a key
             raise web.HTTPBadRequest(text=f"Offer the subprotocol `{SUBPROTOCOL}`, or none.\n")

@@ -45,8 +45,10 @@ _OTHER_FILES: Final = 64
 _BACKLOG: Final = 128
 
 
-def bind(host: str, port: int, *, unread_s: float = _UNREAD_S) -> socket.socket:
+def bind(host: str, port: int, *, option: str = "--port", unread_s: float = _UNREAD_S) -> socket.socket:
     """A listening socket; port 0 takes a free one. Peers that read nothing for `unread_s` are dropped (on Linux).
+
+    `option` is the one that the port was given with.
 
     Raises:
         MachineError: the port is in use or may not be used, or the host is none of this machine's.
@@ -63,10 +65,12 @@ def bind(host: str, port: int, *, unread_s: float = _UNREAD_S) -> socket.socket:
         number = getattr(error, "errno", None)
         if number == errno.EADDRINUSE:
             raise MachineError(
-                f"port {port} is in use; stop what uses it, or choose another with --port", code="port_in_use"
+                f"port {port} is in use; stop what uses it, or choose another with {option}", code="port_in_use"
             ) from None
         if number == errno.EACCES:
-            raise MachineError(f"port {port} needs rights you do not have; choose one above 1023 with --port") from None
+            raise MachineError(
+                f"port {port} needs rights you do not have; choose one above 1023 with {option}"
+            ) from None
         raise MachineError(f"cannot listen on {host}:{port} ({error}); check --host and --port") from None
     listener.listen(_BACKLOG)
     return listener
@@ -148,7 +152,9 @@ def serve(sources: Sequence[ModelSource], config: ServerConfig, narrator: Narrat
     _raise_file_limit()
     with contextlib.ExitStack() as listeners:
         listener = listeners.enter_context(bind(config.host, config.port))
-        admin = None if config.admin_port is None else listeners.enter_context(bind(ADMIN_HOST, config.admin_port))
+        admin = None
+        if config.admin_port is not None:
+            admin = listeners.enter_context(bind(ADMIN_HOST, config.admin_port, option="--admin-port"))
         asyncio.run(_serve(load(sources, config), listener, admin, narrator))
 
 

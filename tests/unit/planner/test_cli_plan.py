@@ -145,3 +145,8 @@ def test_files_that_cannot_be_read_are_one_line_and_exit_2(tmp_path: Path) -> No
 def test_a_byte_order_mark_does_no_harm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     pipe(monkeypatch, b"\xef\xbb\xbf" + plan.EXAMPLE.encode())
     assert run("--problem", "-") == 0
+
+
+def test_what_is_for_bundles_is_not_ignored_with_a_problem(file: str) -> None:
+    with pytest.raises(SplitLLMError, match=r"--rtt-ms, --effort .* --bundle"):
+        run("--problem", file, "--rtt-ms", "40", "--effort", "0.5")
