@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import signal
 import socket
 from collections.abc import Callable, Sequence
@@ -224,6 +225,8 @@ async def _serve(
     admin = app_runner(make_admin_app(server))
     await runner.setup()
     await admin.setup()
+    gc.collect()
+    gc.freeze()  # what is loaded stays: each full collection would walk it, and hold everybody up for twice as long
     summaries = listening = None
     try:
         if admin_listener is not None:
