@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,8 +15,12 @@ import websockets
 from websockets.asyncio.client import ClientConnection, connect
 
 from splitllm.bundle import Bundle
+from splitllm.engines.fake import FakeEngine
 from splitllm.protocol import Frame, Kind, decode_frame, decode_message, encode_frame
-from tests.support import ServerProcess, running_server
+from splitllm.types import Float32Array
+from splitllm.work import Batch
+from tests.chaos.world import serving
+from tests.support import ServerProcess
 
 HELLO = {"type": "hello", "protocol": 1, "agent": "test", "model": None, "bundle": None}
 REPORT = {
@@ -288,11 +293,26 @@ async def test_a_hostile_list_does_not_hold_the_server_up(server: ServerProcess)
     await is_well(server)
 
 
-async def test_an_answer_that_takes_longer_than_the_idle_limit_is_not_silence(bundle: Bundle) -> None:
-    with running_server(bundle.folder, "--idle-timeout-s", "0.5") as quick:
-        async with peer(quick, HELLO, {**OPEN, "max_tokens": 1000}) as client:
-            await client.say({**TURN, "max_tokens": 990, "sampling": {**SAMPLING, "temperature": 5, "seed": 3}})
-            await client.frame(Kind.IDS, 1, 0, IDS)
-            assert (await client.hear())["type"] == "done"
-            error = await client.hear()
-            assert (error["code"], error["fatal"]) == ("idle_timeout", True)
+async def test_an_answer_that_takes_longer_than_the_idle_limit_is_not_silence(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = FakeEngine.run
+
+    def slow(engine: FakeEngine, batch: Batch) -> Float32Array:
+        time.sleep(0.2)
+        return run(engine, batch)
+
+    monkeypatch.setattr(FakeEngine, "run", slow)
+    async with (
+        serving(bundle, idle_timeout_s=0.5) as (url, _),
+        connect(f"ws{url.removeprefix('http')}/v1/session", compression=None) as socket,
+    ):
+        client = Peer(socket)
+        for message in (HELLO, OPEN):
+            await client.say(message)
+            await client.hear()
+        await client.say({**TURN, "max_tokens": 8})
+        await client.frame(Kind.IDS, 1, 0, IDS)
+        assert (await client.hear())["type"] == "done"
+        error = await client.hear()
+        assert (error["code"], error["fatal"]) == ("idle_timeout", True)
