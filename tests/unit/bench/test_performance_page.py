@@ -54,6 +54,8 @@ def crowd_rows() -> list[str]:
         ("memory of the server, last quarter of the time over the second", steady["rss_growth"], "≤", 1.05),
         ("answers in time a second, three times the capacity over once", overload["goodput_3x_over_1x"], "≥", 0.95),
     ]
+    if "rss_growth_without_kv" in steady:
+        rows.insert(2, ("the same without the pages of keys and values", steady["rss_growth_without_kv"], "≤", 1.05))
     return [
         f"| of {steady['answers']:,} answers: sessions lost, answers wrong, refusals | {bad[0]}, {bad[1]}, {bad[2]} "
         f"| none, {'**missed**' if any(bad) else 'met'} |",
