@@ -14,6 +14,9 @@ from splitllm.bundle import Bundle
 from splitllm.cli.main import main
 from tests.support import ServerProcess, run_cli, running_server
 
+COMMANDS = ("", "demo", "export", "verify", "sign", "serve", "key", "plan", "chat", "bench")
+BENCHMARKS = ("engine", "planner", "paper", "capacity", "load")
+
 
 @pytest.fixture
 def copy(bundle: Bundle, tmp_path: Path) -> Path:
@@ -233,3 +236,15 @@ def test_help_teaches(command: tuple[str, ...]) -> None:
     result = run_cli(*command, "--help")
     assert result.returncode == 0
     assert result.stdout.startswith("usage: splitllm")
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, *(f"bench {what}" for what in BENCHMARKS)])
+def test_help_fits_a_terminal_and_says_what_each_option_is(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main([*command.split(), "--help"])
+    text = capsys.readouterr().out
+    assert [line for line in text.splitlines() if len(line) > 80 and not line.startswith((" ", "{"))] == []
+    assert "  default: " not in text, "a default of what?"

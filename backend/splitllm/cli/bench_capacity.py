@@ -16,6 +16,7 @@ from ..bench.simulator_policies import POLICIES
 from ..errors import UsageError
 from .argument_types import count, not_negative, number, positive, several, share_above_0, whole
 from .bench_flags import add_sla, add_variant, draw, sla
+from .help_text import HelpFormatter
 from .plan import read_json
 from .tables import columns
 
@@ -40,7 +41,7 @@ def add_parser(commands: Any) -> None:
     """Add `capacity` to `splitllm bench`."""
     parser = commands.add_parser(
         "capacity", help="requests a second that one server answers in time, by policy", description=_DESCRIPTION,
-        epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=_EPILOG, formatter_class=HelpFormatter,
     )  # fmt: skip
     parser.add_argument("--profile", metavar="FILE", help="costs of a server (default: the committed profile)")
     parser.add_argument("--bundle", metavar="DIR", help="measure the costs now, with this bundle, on one core")
@@ -54,7 +55,7 @@ def add_parser(commands: Any) -> None:
         type=several(number(high=1e6, above=True)),
         default=(1, 2, 3, 4, 5, 6),
         metavar="R,…",
-        help="requests a second",
+        help="requests a second (default: 1,2,3,4,5,6)",
     )
     parser.add_argument("--policies", default=",".join(POLICIES), metavar="P,…", help="which to compare (default: all)")
     parser.add_argument(
@@ -75,7 +76,7 @@ def add_parser(commands: Any) -> None:
         help="share of the promise to plan for (default: 0.7)",
     )
     add_sla(parser)
-    parser.add_argument("--max-sessions", type=count, default=256, metavar="N", help="default: %(default)s")
+    parser.add_argument("--max-sessions", type=count, default=256, metavar="N", help="sessions at once (default: 256)")
     parser.add_argument("--devices", choices=("chat", "web"), default="chat", help="whose machines (default: chat)")
     parser.add_argument(
         "--variants", action="store_true", help="also change one thing at a time, with all-server and dp"

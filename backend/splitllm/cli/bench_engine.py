@@ -26,10 +26,12 @@ def add_parser(commands: Any) -> None:
     """Add `engine` to `splitllm bench`."""
     parser = commands.add_parser("engine", help="what the engine costs on this machine", description=_DESCRIPTION)
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="bundle to measure with (default: tiny-chat)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: %(default)s")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute (default: auto)"
+    )
     add_variant(parser, "weights to run (default: what a server of the bundle runs)")
     parser.add_argument("--threads", type=count, metavar="N", help="threads to compute with (default: all cores)")
-    parser.add_argument("--rounds", type=count, default=5, metavar="N", help="default: %(default)s")
+    parser.add_argument("--rounds", type=count, default=5, metavar="N", help="rounds to measure (default: 5)")
     parser.add_argument("--figures", metavar="DIR", help="also draw what a token costs there, as SVG")
     parser.add_argument("--json", action="store_true", help="print one JSON object, for machines")
     parser.set_defaults(run=run)

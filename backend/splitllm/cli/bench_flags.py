@@ -1,4 +1,4 @@
-"""What several benchmarks and plans of the command line have in common: the promise, and figures."""
+"""What several commands have in common: the promise, and figures."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ from .argument_types import positive
 
 def add_sla(parser: Any) -> None:
     """Add the two flags of the latency promised; `sla` reads them."""
-    parser.add_argument("--sla-ttft-ms", type=positive, default=Sla().ttft_ms, metavar="X", help="default: %(default)s")
-    parser.add_argument("--sla-tpot-ms", type=positive, default=Sla().tpot_ms, metavar="X", help="default: %(default)s")
+    for flag, default, what in (
+        ("--sla-ttft-ms", Sla().ttft_ms, "promised time to the first token"),
+        ("--sla-tpot-ms", Sla().tpot_ms, "promised time per further token"),
+    ):
+        parser.add_argument(flag, type=positive, default=default, metavar="X", help=f"{what} (default: %(default)g)")
 
 
 def sla(args: argparse.Namespace) -> Sla:

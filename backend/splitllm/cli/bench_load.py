@@ -24,7 +24,12 @@ def add_parser(commands: Any) -> None:
     """Add `load` to `splitllm bench`."""
     parser = commands.add_parser("load", help="the simulator against a real server", description=_DESCRIPTION)
     parser.add_argument("bundle", metavar="DIR", help="the bundle to serve (bench/models.py makes one)")
-    parser.add_argument("--policies", default="all-server,greedy-prefix,dp", metavar="P,…", help="default: %(default)s")
+    parser.add_argument(
+        "--policies",
+        default="all-server,greedy-prefix,dp",
+        metavar="P,…",
+        help="which to compare (default: %(default)s)",
+    )
     parser.add_argument(
         "--rate",
         type=number(high=1e4, above=True),

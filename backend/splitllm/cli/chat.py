@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from ..errors import MachineError, SplitLLMError, UsageError, unread
 from ..types import SamplingParams
 from .argument_types import count, number, share, share_above_0, whole
+from .help_text import HelpFormatter
 from .trusted_keys import add_trusted_key, trusted_keys
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ def add_parser(commands: Any) -> None:
         "chat",
         help="chat with a server from the terminal, running the first blocks here",
         description="Chat with a server. The first blocks of the model run here, as they would in a browser.",
-        epilog='Example: splitllm chat http://127.0.0.1:8000 --prompt "What is the capital of Japan?" --split 3 --json',
+        epilog='Example:\n  splitllm chat http://127.0.0.1:8000 --prompt "What is the capital of Japan?"',
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("url", metavar="URL", help="the server, such as http://127.0.0.1:8000")
     parser.add_argument("--model", metavar="NAME", help="one of the server's models (default: its first)")

@@ -16,6 +16,7 @@ from typing import Any, Final
 from ..errors import MachineError, UsageError, unread
 from ..manifest import VARIANTS
 from .argument_types import count
+from .help_text import HelpFormatter
 
 Progress = Callable[[str, int, int], None]
 
@@ -32,7 +33,8 @@ def add_parser(commands: Any) -> None:
         help="make a bundle of a Hugging Face model",
         description="Export a model to a bundle: one folder that serves every split between browser and server. "
         "The bundle appears only when its blocks compute what transformers computes.",
-        epilog="Example: splitllm export HuggingFaceTB/SmolLM2-135M-Instruct --out bundles/smollm2 --max-context 2048",
+        epilog="Example:\n  splitllm export HuggingFaceTB/SmolLM2-135M-Instruct --out ./smollm2",
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("model", metavar="MODEL", help="folder in Hugging Face's layout, or a name on the Hub")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the bundle goes; new or empty")

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import UsageError
 from .argument_types import count
+from .help_text import HelpFormatter
 
 _DESCRIPTION = """\
 Make an API key. It is printed once and kept nowhere; the file gets its name and hash, and `splitllm serve
@@ -26,7 +27,7 @@ def add_parser(commands: Any) -> None:
         help="make an API key for `splitllm serve --api-key-file`",
         description=_DESCRIPTION,
         epilog="Example: splitllm key alice --file keys --block-tokens-per-minute 100000",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument(
         "name", metavar="NAME", help="whose key it is, for the logs: letters, digits, dots, dashes and underscores"

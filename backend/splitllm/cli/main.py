@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from .. import __version__
 from ..errors import SplitLLMError
 from . import bench, chat, demo, export, key, plan, serve, sign, verify
+from .help_text import HelpFormatter
 
 _EPILOG = """\
 Start here:
@@ -28,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
         prog="splitllm",
         description="Run one language model on two machines: its first blocks in the browser, the rest on a server.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"splitllm {__version__}")
     top.add_argument("--verbose", action="store_true", help="log what happens, on stderr")

@@ -14,6 +14,7 @@ from ..planner.policies import POLICIES, Plan, solve
 from ..planner.problem import Problem, problem_from_json
 from ..planner.reasons import figure, milliseconds, size
 from . import plan_bundle
+from .help_text import HelpFormatter
 from .tables import columns
 
 MAX_BYTES: Final = 16 * 1024 * 1024
@@ -58,7 +59,8 @@ with --bundle it answers what-if for one client, from this machine's measured co
 policies:
   dp               exact, the default           all-server, all-client    no choice at all
   brute-force      every placement, <= 20 stages
-  greedy-prefix    extend the client's prefix   greedy-ratio    move the best stage, while every limit holds
+  greedy-prefix    extend the client's prefix while every limit holds
+  greedy-ratio     move the stage with the most cost saved, as long
 
 exit codes: 0 planned, 2 the problem is wrong, 3 no placement meets every limit (the fastest is printed)
 """
@@ -71,7 +73,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="place the stages of a problem on client and server",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--problem", metavar="FILE", help="the problem as JSON; - reads standard input")

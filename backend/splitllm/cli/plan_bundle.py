@@ -42,13 +42,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help=f"the same for a chunk of {PREFILL_CHUNK} rows (default: slower than one row as this machine is)",
     )
-    group.add_argument("--rtt-ms", type=_MS, default=20.0, metavar="Y", help="round trip (default: 20)")
+    group.add_argument("--rtt-ms", type=_MS, default=20.0, metavar="X", help="round trip (default: 20)")
     group.add_argument("--up-mbit", type=positive, default=10.0, metavar="X", help="client to server (default: 10)")
     group.add_argument("--down-mbit", type=positive, default=50.0, metavar="X", help="server to client (default: 50)")
     add_sla(group)
-    group.add_argument("--prompt-tokens", type=count, default=64, metavar="N", help="default: %(default)s")
     group.add_argument(
-        "--answer-tokens", type=count, default=EXPECTED_ANSWER_TOKENS, metavar="N", help="default: %(default)s"
+        "--prompt-tokens", type=count, default=64, metavar="N", help="length of the prompt (default: 64)"
+    )
+    group.add_argument(
+        "--answer-tokens",
+        type=count,
+        default=EXPECTED_ANSWER_TOKENS,
+        metavar="N",
+        help="length of the answer (default: %(default)s)",
     )
     group.add_argument(
         "--sessions",
@@ -65,7 +71,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="blocks that their clients run (default: 0)",
     )
     group.add_argument("--variant", default="float32", metavar="V", help="weights at the client (default: float32)")
-    group.add_argument("--wire", choices=("float16", "float32"), default="float16", help="default: %(default)s")
+    group.add_argument(
+        "--wire",
+        choices=("float16", "float32"),
+        default="float16",
+        help="what hidden states are sent as (default: %(default)s)",
+    )
     group.add_argument("--effort", type=share, metavar="E", help="largest share of the blocks for the client, 0 to 1")
     group.add_argument("--profile", metavar="FILE", help="costs as JSON, instead of measuring this machine")
     group.add_argument(

@@ -17,8 +17,10 @@ from typing import Any
 from ..errors import MachineError, UsageError
 from ..manifest import VARIANTS
 from ..server.config import ModelSource, ServerConfig
-from ..types import MAX_SESSIONS, Sla
+from ..types import MAX_SESSIONS
 from .argument_types import count, not_negative, positive, whole
+from .bench_flags import add_sla, sla
+from .help_text import HelpFormatter
 from .trusted_keys import add_trusted_key
 
 #: Back to the line's begin, and clear it.
@@ -48,7 +50,7 @@ def add_parser(commands: Any) -> None:
         help="serve a bundle, or several: page, weights and sessions",
         description="Serve bundles: the chat page, the weights that browsers fetch, sessions, and OpenAI's clients.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument(
         "models",
@@ -100,20 +102,7 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
     )
     add_trusted_key(address, "serve a bundle")
     promise = parser.add_argument_group("Latency promised")
-    promise.add_argument(
-        "--sla-ttft-ms",
-        type=positive,
-        default=Sla().ttft_ms,
-        metavar="X",
-        help="promised time to the first token (default: %(default)s)",
-    )
-    promise.add_argument(
-        "--sla-tpot-ms",
-        type=positive,
-        default=Sla().tpot_ms,
-        metavar="X",
-        help="promised time per further token (default: %(default)s)",
-    )
+    add_sla(promise)
     limits = parser.add_argument_group("Limits")
     limits.add_argument(
         "--max-sessions", type=count, default=MAX_SESSIONS, metavar="N", help="sessions at once (default: %(default)s)"
@@ -255,7 +244,7 @@ def serve_models(args: argparse.Namespace, models: Sequence[ModelSource], *, ope
         page=page_folder(),
         host=args.host,
         port=args.port,
-        sla=Sla(args.sla_ttft_ms, args.sla_tpot_ms),
+        sla=sla(args),
         max_sessions=args.max_sessions,
         kv_memory_bytes=args.kv_memory,
         memory_bytes=args.memory,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from .help_text import HelpFormatter
 
 _DESCRIPTION = """\
 Check a bundle's files and sign its manifest, which names them all with their hashes; the signature becomes the file
@@ -27,7 +28,7 @@ def add_parser(commands: Any) -> None:
         help="sign a bundle for `splitllm serve --trusted-key`",
         description=_DESCRIPTION,
         epilog="Example: splitllm sign ./bundle --key release.key --new",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument(
         "bundle", type=Path, nargs="?", metavar="DIR", help="bundle folder; with --new it may be left out"
