@@ -4,8 +4,8 @@
 
 A small model of each family is made from the defaults of its own config class, with random weights that hide nothing,
 saved as a checkpoint and exported as any other. Two outcomes are right: a bundle that `verify --against` the checkpoint
-finds equal at every split, or a refusal in one line that leaves nothing behind. Skipped is what has no config to begin
-with: classes without defaults.
+finds equal at every split and a server's engine runs, or a refusal in one line that leaves nothing behind. Skipped is
+what has no config to begin with: classes without defaults.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from splitllm_export.verifier import verify_bundle
 
 from .conftest import VOCAB, save_tokenizer
 from .families import random_model
+from .served import joined_error
 from .table import put
 
 #: `model_type` of every family that transformers can build a causal language model of.
@@ -75,6 +76,12 @@ def outcome_of(family: str, folder: Path) -> Outcome:
     report = verify_bundle(out, model)
     if not report.ok:
         return Outcome(family, WRONG, report.max_abs_error, f"published, and {report.problems[0]}")
+    try:
+        difference = joined_error(out)
+    except Exception as failure:
+        return Outcome(family, WRONG, None, f"published, and the server's engine fails: {first_line(failure)}")
+    if difference > 0:
+        return Outcome(family, WRONG, difference, "published, and the server's joined blocks compute something else")
     return Outcome(family, PASSED, report.max_abs_error, "")
 
 

@@ -16,6 +16,7 @@ from tests.fuzz.effort import FACTOR
 from . import registry
 from .families import FAMILIES, family_config, save_family
 from .registry import PASSED, REFUSED, REGISTRY, SKIPPED, outcome_of
+from .served import joined_error
 from .table import BEGIN, END, PAGE
 
 #: Families drawn from all of transformers' registry: the same ones in every run, more and others with SPLITLLM_FUZZ.
@@ -36,6 +37,7 @@ def test_a_family_equals_transformers_at_every_split(
     assert report.max_abs_error is not None
     assert report.max_abs_error <= TOLERANCE / 2
     assert report.variants["float16"]["top1_agreement"] > 0.95
+    assert joined_error(out) == 0
 
 
 @pytest.mark.parametrize("family", ["Gemma 3", "GPT-2", "Qwen3-MoE"])
