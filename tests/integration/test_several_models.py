@@ -17,7 +17,7 @@ from websockets.asyncio.client import connect
 from splitllm.bundle import Bundle
 from splitllm.client.conversation import Answer, Conversation
 from splitllm.engines.fake import FakeEngine
-from splitllm.errors import UsageError
+from splitllm.errors import BundleError, UsageError
 from splitllm.protocol import Kind
 from splitllm.server.app import Server
 from splitllm.server.config import ModelSource, ServerConfig
@@ -255,6 +255,12 @@ async def test_nobody_stands_in_line_for_a_model_whose_engine_has_stopped(bundle
 def test_two_models_of_one_name_are_refused_with_the_way_out(bundle: Bundle) -> None:
     with pytest.raises(UsageError, match=r"both called 'tiny-chat'; .* as in other="):
         load([ModelSource(bundle.folder), ModelSource(bundle.folder)], ServerConfig())
+
+
+def test_which_of_several_bundles_is_damaged_is_said(bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(BundleError, match=f"^{tmp_path}: manifest.json is not JSON"):
+        load([ModelSource(bundle.folder), ModelSource(tmp_path)], ServerConfig())
 
 
 def test_what_does_not_fit_the_memory_is_refused_before_it_is_loaded(bundle: Bundle) -> None:

@@ -18,7 +18,7 @@ from aiohttp import web
 from ..bundle import Bundle
 from ..engines.onnx import OnnxEngine, choose
 from ..engines.profiling import cached_profile, setting_of
-from ..errors import MachineError, UsageError
+from ..errors import BundleError, MachineError, UsageError
 from ..kv_budget import KvBudget
 from ..signature import TrustedKey, read_trusted_key
 from .app import ADMIN_HOST, Server, make_admin_app, make_app
@@ -94,7 +94,12 @@ def load(sources: Sequence[ModelSource], config: ServerConfig) -> Server:
 def _by_name(sources: Sequence[ModelSource], trusted: Sequence[TrustedKey]) -> dict[str, Bundle]:
     bundles: dict[str, Bundle] = {}
     for source in sources:
-        bundle = Bundle.open(source.folder, trusted=trusted)
+        try:
+            bundle = Bundle.open(source.folder, trusted=trusted)
+        except BundleError as error:
+            if len(sources) == 1:
+                raise
+            raise BundleError(f"{source.folder}: {error.message}", code=error.code) from None
         name = source.name or bundle.spec.name
         if name in bundles:
             raise UsageError(
