@@ -13,12 +13,9 @@ from __future__ import annotations
 
 import argparse
 import base64
-import functools
-import http.server
 import json
 import sys
 import tempfile
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +29,8 @@ from bench.weight_variants import matrix
 from splitllm_export import layout
 from splitllm_export.quantize import INT4, quantize, unpack
 from tests.e2e.conftest import QUIET, WEBGPU, chromium
-from tests.e2e.test_exported_graphs import RUNTIME, QuietHandler
+from tests.e2e.sites import folder_served
+from tests.e2e.test_exported_graphs import RUNTIME
 
 SHAPES: Final = ((576, 1536), (1536, 576), (2048, 2048))
 ROWS: Final = (1, 64)
@@ -146,19 +144,16 @@ def main() -> int:
         root = Path(scratch)
         (root / "ort").symlink_to(RUNTIME)
         (root / "index.html").write_text("<!doctype html><title>matrices</title>")
-        handler = functools.partial(QuietHandler, directory=scratch)
-        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-            threading.Thread(target=server.serve_forever, daemon=True).start()
+        with folder_served(root) as site:
             browser = playwright.chromium.launch(executable_path=chromium(), args=[*QUIET, WEBGPU])
             page = browser.new_page()
-            page.goto(f"http://127.0.0.1:{server.server_port}/")
+            page.goto(f"{site}/")
             adapter = page.evaluate(
                 "async () => { const a = await navigator.gpu.requestAdapter();"
                 " return { info: `${a.info.vendor} ${a.info.architecture}`, features: [...a.features] }; }"
             )
             lines = measure(page, root)
             browser.close()
-            server.shutdown()
     result = {
         "command": "python -m bench.webgpu_int4",
         "adapter": adapter,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,21 @@ from splitllm.bundle import Bundle
 
 #: The same value for every block.
 SHARED = ("seqlens_k", "total_sequence_length")
+
+
+def _renamed(name: str, block: int, blocks: int, tables: Mapping[str, str]) -> str:
+    """What is called `name` in a block's own graph, in that of all; `tables` names the block's rotary tables."""
+    if not name or name in SHARED:
+        return name
+    if name in tables:
+        return tables[name]
+    if name == "hidden_states":
+        return name if block == 0 else f"hidden_states.{block}"
+    if name == "hidden_states_out":
+        return name if block == blocks - 1 else f"hidden_states.{block + 1}"
+    if name.startswith(("past_", "present_")):
+        return f"{name}.{block}"
+    return f"{block}/{name}"
 
 
 def write_one_graph(bundle: Bundle, blocks: int, folder: Path, variant: str = "float32") -> None:
@@ -31,19 +48,7 @@ def write_one_graph(bundle: Bundle, blocks: int, folder: Path, variant: str = "f
                 tensor.data_location = onnx.TensorProto.DEFAULT
                 del tensor.external_data[:]
 
-        def renamed(name: str, block: int = index, tables: dict[str, str] = dict(files.constants)) -> str:  # noqa: B006
-            if not name or name in SHARED:
-                return name
-            if name in tables:
-                return tables[name]
-            if name == "hidden_states":
-                return name if block == 0 else f"hidden_states.{block}"
-            if name == "hidden_states_out":
-                return name if block == blocks - 1 else f"hidden_states.{block + 1}"
-            if name.startswith(("past_", "present_")):
-                return f"{name}.{block}"
-            return f"{block}/{name}"
-
+        renamed = functools.partial(_renamed, block=index, blocks=blocks, tables=files.constants)
         for value in graph.input:
             name = renamed(value.name)
             if value.name in files.constants:

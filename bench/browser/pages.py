@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-import http.server
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar
 
 from playwright.sync_api import Page
 
-from tests.e2e.test_exported_graphs import QuietHandler
+from tests.e2e import sites
 from tests.integration.test_reality import Proxy
 
 #: Long enough for a software renderer.
@@ -45,12 +41,12 @@ ANSWER = """async ({ question, maxTokens }) => {
 }"""
 
 
-class IsolatedHandler(QuietHandler):
+class IsolatedHandler(sites.QuietHandler):
     """Files of a folder, for pages that may use threads: packed and cached as the server of the page does it."""
 
     protocol_version = "HTTP/1.1"
 
-    extensions_map: ClassVar = {**QuietHandler.extensions_map, ".js": "text/javascript", ".html": "text/html"}
+    extensions_map: ClassVar = {**sites.QuietHandler.extensions_map, ".js": "text/javascript", ".html": "text/html"}
 
     def end_headers(self) -> None:
         """As the server of the page does it."""
@@ -73,14 +69,9 @@ class IsolatedHandler(QuietHandler):
         return packed.open("rb")
 
 
-@contextmanager
-def folder_served(folder: Path) -> Iterator[str]:
+def folder_served(folder: Path) -> AbstractContextManager[str]:
     """Address of a folder."""
-    handler = functools.partial(IsolatedHandler, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    return sites.folder_served(folder, IsolatedHandler)
 
 
 class ThrottledProxy(Proxy):

@@ -7,7 +7,6 @@ import json
 import re
 import shutil
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +22,7 @@ from tests.support import running_server
 
 from .chats import ROOT
 from .far import BYTE_S, far
+from .sites import served
 
 pytestmark = pytest.mark.browser
 EXAMPLE = (ROOT / "web_client/examples/embedding.html").read_text("utf-8")
@@ -53,11 +53,8 @@ def site(page_of: Callable[[], str], headers: dict[str, str] | None = None) -> I
         def log_message(self, *_: object) -> None:
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
+    with served(Handler) as address:
+        yield address
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import base64
-import functools
-import http.server
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +18,8 @@ from splitllm.bundle import Bundle
 from splitllm_export import exporter
 from splitllm_export.chain import open_session
 from tests.export.families import save_family
+
+from .sites import folder_served
 
 pytestmark = pytest.mark.browser
 RUNTIME = Path(__file__).parents[2] / "web_client" / "node_modules" / "onnxruntime-web" / "dist"
@@ -62,15 +61,6 @@ async ({ graph, weights, name, steps, backend }) => {
 """
 
 
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    """Files of a folder, with the types that a browser asks of modules."""
-
-    extensions_map: ClassVar = {".mjs": "text/javascript", ".wasm": "application/wasm", "": "application/octet-stream"}
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("graphs")
@@ -81,11 +71,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(folder: Path) -> Iterator[str]:
-    handler = functools.partial(QuietHandler, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
+    with folder_served(folder) as site:
+        yield f"{site}/"
 
 
 def _bundle(folder: Path, family: str, monkeypatch: pytest.MonkeyPatch) -> Bundle:

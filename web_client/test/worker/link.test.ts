@@ -85,6 +85,17 @@ async function opened(plan: Plan = PLAN): Promise<{ link: ServerLink; seconds: S
   return { link: await link, ...rest };
 }
 
+/** A session is asked for and the server has no room: `places` are those that the link was told. */
+async function inLine(): Promise<{ open: Promise<Plan>; places: (number | null)[]; seconds: Seconds; socket: FakeSocket }> {
+  const { link: connected, seconds, socket } = await connecting();
+  socket.hear(WELCOME);
+  const link = await connected;
+  const places: (number | null)[] = [];
+  link.onPlace = (place) => places.push(place);
+  const open = link.openSession({ report: REPORT, split: 0, wire: 'float32', maxTokens: 32, expectedPromptTokens: 8, queue: true });
+  return { open, places, seconds, socket };
+}
+
 afterEach(() => {
   vi.unstubAllGlobals();
 });
@@ -97,12 +108,7 @@ test('a welcome that never comes is a lost connection', async () => {
 });
 
 test('who stands in line hears its place, waits as long as the server speaks, and goes on by itself', async () => {
-  const { link: connected, seconds, socket } = await connecting();
-  socket.hear(WELCOME);
-  const link = await connected;
-  const places: (number | null)[] = [];
-  link.onPlace = (place) => places.push(place);
-  const open = link.openSession({ report: REPORT, split: 0, wire: 'float32', maxTokens: 32, expectedPromptTokens: 8, queue: true });
+  const { open, places, seconds, socket } = await inLine();
   for (const place of [3, 3, 1]) {
     socket.hear({ type: 'queued', turn: null, place });
     seconds.pass(PATIENCE_S.step - 1);
@@ -113,12 +119,7 @@ test('who stands in line hears its place, waits as long as the server speaks, an
 });
 
 test('a server that falls silent while one stands in line is lost, and the place with it', async () => {
-  const { link: connected, seconds, socket } = await connecting();
-  socket.hear(WELCOME);
-  const link = await connected;
-  const places: (number | null)[] = [];
-  link.onPlace = (place) => places.push(place);
-  const open = link.openSession({ report: REPORT, split: 0, wire: 'float32', maxTokens: 32, expectedPromptTokens: 8, queue: true });
+  const { open, places, seconds, socket } = await inLine();
   socket.hear({ type: 'queued', turn: null, place: 2 });
   seconds.pass(PATIENCE_S.step + 1);
   await expect(open).rejects.toThrow(lost);
