@@ -105,6 +105,9 @@ MUTATIONS: Final[dict[str, tuple[Mutation, ...]]] = {
     "who comes for a new session while nobody else may even wait is refused in place of the upgrade": (
         (_APP, "(full := self.queue.full_error(self.models)) is not None:", "(full := None) is not None:"),
     ),
+    "a request over HTTP is refused unread then": (
+        (_OPENAI, "(full := self._queue.full_error(self._models)) is not None:", "(full := None) is not None:"),
+    ),
     "connections of any kind": ((_SERVE, "if len(self._server.connections) >= self._most:", "if False:"),),
     "connections beyond the sessions": (
         (_APP, "if len(self.connections) + self._arriving >= self._places:", "if False:"),

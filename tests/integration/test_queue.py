@@ -82,6 +82,8 @@ async def test_where_the_line_is_full_who_comes_for_a_new_session_is_refused_in_
             assert (response.status, response.headers["Retry-After"]) == (503, "50")
             assert "2 wait for it already" in await response.text()
             metrics = await (await http.get(f"{url}/metrics")).text()
+            async with http.post(f"{url}/v1/chat/completions", data=b"no JSON") as unread:
+                assert (unread.status, unread.headers["Retry-After"]) == (429, "50")
         assert 'splitllm_refusals_total{api="websocket",code="server_full",model=""} 2.0' in metrics
         assert len(server.connections) == connections
         async with caller(url, WAITS) as (_, heard):  # it may have come to go on with a session

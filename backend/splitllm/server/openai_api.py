@@ -140,6 +140,8 @@ class OpenAiApi:
         self._check_draining()
         if len(self.requests) >= self._config.max_sessions + self._config.queue_length + _WAITING_ROOM:
             raise _busy("Too many requests at once; try again in a moment.", "server_full")
+        if (full := self._queue.full_error(self._models)) is not None:  # its body is not worth reading
+            raise _busy(full.message, full.code, self._queue.retry_after_s)
 
     async def _read(self, request: web.Request) -> tuple[ServedModel, ChatRequest, list[int]]:
         """The model, the request and the ids of its prompt; a thread reads it: a long one takes longer than a tick."""
@@ -361,8 +363,8 @@ def engine_stopped() -> ApiError:
     return ApiError(503, message, code="internal", kind="server_error")
 
 
-def _busy(message: str, code: str) -> ApiError:
-    return ApiError(429, message, code=code, kind="rate_limit_error", retry_after_s=_RETRY_AFTER_S)
+def _busy(message: str, code: str, retry_after_s: int = _RETRY_AFTER_S) -> ApiError:
+    return ApiError(429, message, code=code, kind="rate_limit_error", retry_after_s=retry_after_s)
 
 
 def _is_gone(request: web.Request) -> bool:
