@@ -285,14 +285,20 @@ async def test_an_engine_that_fails_is_reported_once_and_ends_the_readiness(
     assert faults.empty()
 
 
-async def test_after_a_fault_nothing_is_kept_of_what_peers_go_on_to_send(faults: asyncio.Queue[BaseException]) -> None:
+async def test_after_a_fault_nothing_is_kept_of_what_peers_go_on_to_send(
+    faults: asyncio.Queue[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
     runner = await broken_runner(faults)
+    waiting: list[object] = []  # for a thread that is busy with another model
+    monkeypatch.setattr(runner._thread, "ask", lambda _model, command: waiting.append(command))
     rows = np.zeros(1000, np.int32)
     kept = weakref.ref(rows)
     runner.feed("a", 1, 3, rows)
     del rows
     gc.collect()
     assert kept() is None
+    assert not waiting
+    monkeypatch.undo()
     await runner.stop()
 
 
