@@ -12,6 +12,7 @@ import pytest
 
 from splitllm.bundle import Bundle
 from splitllm.cli.main import main
+from splitllm.server.serve import address
 from tests.support import ServerProcess, run_cli, running_server
 
 COMMANDS = ("", "demo", "export", "verify", "sign", "serve", "key", "plan", "chat", "bench")
@@ -106,6 +107,20 @@ def test_a_server_that_cannot_be(
 
 def test_listening_wider_must_be_asked_for_by_name(bundle: Bundle) -> None:
     assert "--without-api-key" in refusal(2, "serve", str(bundle.folder), "--host", "0.0.0.0")
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:80"),
+        ("192.0.2.7", "http://192.0.2.7:80"),
+        ("::1", "http://[::1]:80"),
+        ("0.0.0.0", "http://127.0.0.1:80"),
+        ("::", "http://[::1]:80"),
+    ],
+)
+def test_the_address_that_is_told_can_be_opened(host: str, url: str) -> None:
+    assert address(host, 80) == url
 
 
 def test_no_server_there() -> None:

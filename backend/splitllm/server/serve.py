@@ -208,6 +208,12 @@ def admitting(runner: web.AppRunner, most: int) -> Callable[[], asyncio.BaseProt
     return partial(_Newcomer, server, most)
 
 
+def address(host: str, port: int) -> str:
+    """Where a browser on this machine finds who listens there; it cannot open the address that stands for all."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # nothing is bound to it here
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def app_runner(app: web.Application) -> web.AppRunner:
     """What runs an application."""
     return web.AppRunner(
@@ -237,8 +243,7 @@ async def _serve(
         if admin_listener is not None:
             await web.SockSite(admin, admin_listener).start()
         listening = await loop.create_server(admitting(runner, _most_connections()), sock=listener, backlog=_BACKLOG)
-        host, port = listener.getsockname()[:2]
-        narrator.ready(server, f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+        narrator.ready(server, address(*listener.getsockname()[:2]))
         summaries = asyncio.create_task(_tell_summaries(server, narrator))
         await stop.wait()
         if in_turn := server.snapshot().in_turn:
