@@ -77,6 +77,7 @@ class Proxy:
         self.faults: list[Fault] = []
         self.url = ""
         self.upgrades = 0
+        self._loop: asyncio.AbstractEventLoop
         self._connections: dict[_Connection, asyncio.Task[None] | None] = {}
 
     def cut(self) -> None:
@@ -84,9 +85,14 @@ class Proxy:
         for connection in self._connections:
             connection.cut()
 
+    def cut_from_outside(self) -> None:
+        """Cut all connections, from another thread."""
+        self._loop.call_soon_threadsafe(self.cut)
+
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Proxy]:
         """Listens while the context lasts."""
+        self._loop = asyncio.get_running_loop()
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         try:

@@ -2,7 +2,7 @@
 import type { AnswerStats, Backend, SplitState } from '../api';
 import { bytes, bytesOf, count, milliseconds, percent, rate } from './format';
 import type { Answer } from './conversation';
-import type { State } from './state';
+import { openAnswer, type State } from './state';
 
 export const BACKEND_NAMES: Readonly<Record<Backend, string>> = { webgpu: 'WebGPU', wasm: 'wasm', none: 'server only' };
 
@@ -22,6 +22,7 @@ export function blocksHere(here: number, blocks: number): string {
 }
 
 const CONNECTS_AGAIN = 'Your next question connects again.';
+const GOES_ON = 'Connecting again; the answer goes on then.';
 
 /** What the engine is doing now; this one may change many times a second. */
 export function phaseText(state: State): string {
@@ -29,7 +30,7 @@ export function phaseText(state: State): string {
   if (state.place !== null) return headline(state);
   switch (state.phase) {
     case 'connecting':
-      return 'Connecting…';
+      return openAnswer(state)?.status === 'streaming' ? GOES_ON : 'Connecting…';
     case 'downloading':
       return downloadText(state);
     case 'paused':
@@ -41,7 +42,7 @@ export function phaseText(state: State): string {
     case 'ready':
       return 'Ready';
     case 'disconnected':
-      return CONNECTS_AGAIN;
+      return openAnswer(state) === null ? CONNECTS_AGAIN : GOES_ON;
   }
 }
 

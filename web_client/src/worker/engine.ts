@@ -17,6 +17,7 @@ import { DeviceStorage } from './storage';
 import { runTurn } from './turn';
 
 const RECONNECT_PAUSES_MS = [200, 500, 1000, 2000, 4000, 4000, 4000];
+const OFFLINE_PAUSE_MS = 1000;
 /** Connections that may be lost one after the other without a token in between. */
 const MOST_LOSSES = 5;
 /** Refusals of a server that may take it, or another in its place, in a moment; and messages that were torn on their way. */
@@ -210,19 +211,19 @@ export class Engine {
     }
   }
 
-  /** A server that restarts is away for some seconds. */
+  /** A server that restarts is away for some seconds; a browser without a network may be in a tunnel, and says nothing of the server. */
   private async reconnect(ask: number): Promise<void> {
-    for (const pause of RECONNECT_PAUSES_MS) {
-      if (this.stopRequested.has(ask)) return;
+    for (let failures = 0; !this.stopRequested.has(ask); ) {
       try {
         await this.connection.connect();
         return;
       } catch (error) {
         if (!(error instanceof ConnectionError || (error instanceof SplitLLMError && PASSING.has(error.code)))) throw error;
+        const pause = isOffline() ? OFFLINE_PAUSE_MS : RECONNECT_PAUSES_MS[failures++];
+        if (pause === undefined) throw error;
+        await new Promise((resolve) => setTimeout(resolve, pause));
       }
-      await new Promise((resolve) => setTimeout(resolve, pause));
     }
-    await this.connection.connect();
   }
 
   private fail(ask: number | null, error: unknown): void {
@@ -230,6 +231,11 @@ export class Engine {
     if (this.connection.link?.alive !== true) this.connection.link?.session.close(); // nobody waits for its answer any more
     if (!this.connection.connected) this.connection.setPhase('disconnected');
   }
+}
+
+/** Node has no such word. */
+function isOffline(): boolean {
+  return (globalThis as { navigator?: { onLine?: boolean } }).navigator?.onLine === false;
 }
 
 /** Whether the blocks here are to blame, so that the answer goes on without them. */

@@ -118,6 +118,13 @@ describe('the phase', () => {
   });
 });
 
+it('a lost connection says what becomes of the answer under way', () => {
+  expect(phaseText(after(asked(1), { ...downloading, phase: 'disconnected' }))).toBe('Connecting again; the answer goes on then.');
+  expect(phaseText(after(asked(1), { ...downloading, phase: 'connecting' }))).toBe('Connecting…');
+  expect(phaseText(after(asked(1), text(1, 'Once'), { ...downloading, phase: 'connecting' }))).toBe('Connecting again; the answer goes on then.');
+  expect(phaseText(after(asked(1), failure(null)))).toBe('Your next question connects again.');
+});
+
 describe('the picture in words', () => {
   it.each([
     [0, 'All 8 blocks, the embedding and the head run on the server.'],

@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import type { EngineEvent, EngineOptions } from '../../src/api';
 import { BundleError, ConnectionError, RuntimeError, SessionError } from '../../src/protocol/errors';
 import type { Plan } from '../../src/protocol/messages.generated';
@@ -18,6 +18,7 @@ const world = vi.hoisted(() => ({
   grow: (_host: unknown): Promise<void> => Promise.resolve(),
   turn: (_link: unknown, _compute: (work: unknown) => Promise<unknown>): Promise<unknown> => Promise.resolve(null),
   openFails: null as Error | null,
+  unreachable: false,
   /** Without a place in its queue, and sessions of so many tokens and more, the server refuses as full. */
   roomFor: Infinity,
 }));
@@ -48,6 +49,7 @@ vi.mock('../../src/worker/link', () => ({
   ServerLink: {
     connect: (_server: string, _agent: string, bundle: string, onClose: () => void) => {
       world.log.push(`hello ${bundle}`);
+      if (world.unreachable) return Promise.reject(new ConnectionError('unreachable', 'No way.'));
       if (bundle !== world.bundle) return Promise.reject(new SessionError('bundle_mismatch', 'Another bundle.'));
       const link = {
         alive: true,
@@ -106,10 +108,11 @@ const phaseOf = (events: readonly EngineEvent[]): string => events.flatMap((even
 beforeEach(() => {
   // Node 20 has no navigator; a browser always has.
   vi.stubGlobal('navigator', {});
-  Object.assign(world, { log: [], more: [], bundle: 'a', consistent: true, links: [], sizes: [], openFails: null, roomFor: Infinity, grow: () => Promise.resolve(), turn: () => Promise.resolve() });
+  Object.assign(world, { log: [], more: [], bundle: 'a', consistent: true, links: [], sizes: [], openFails: null, unreachable: false, roomFor: Infinity, grow: () => Promise.resolve(), turn: () => Promise.resolve() });
 });
 
 afterEach(() => {
+  vi.useRealTimers();
   vi.unstubAllGlobals();
   vi.restoreAllMocks();
 });
@@ -291,6 +294,49 @@ test('a stopped answer whose connection is lost ends at once, without a new conn
   world.turn = () => Promise.resolve(null);
   await ask(2);
   expect(endOf(events, 2)).toBe('stop');
+});
+
+describe('an answer whose connection is lost', () => {
+  /** Under way, and cut off; `onLine` is what the browser says of its network. */
+  async function cutOff(onLine: boolean): Promise<{ engine: Engine; end: () => string; pass: (minutes: number) => Promise<unknown> }> {
+    const { engine, events } = started();
+    await settle();
+    vi.useFakeTimers();
+    world.turn = () => {
+      world.turn = () => Promise.resolve(null);
+      vi.stubGlobal('navigator', { onLine });
+      world.unreachable = true;
+      world.links[0]?.die();
+      return Promise.reject(new ConnectionError('silent', 'Dead.'));
+    };
+    engine.ask({ type: 'ask', ask: 1, messages: [], sampling: SAMPLING, maxTokens: 8, stop: [] });
+    const pass = (minutes: number): Promise<unknown> => vi.advanceTimersByTimeAsync(minutes * 60_000);
+    return { engine, end: () => endOf(events, 1), pass };
+  }
+
+  test('fails where the network is there and the server is not', async () => {
+    const { end, pass } = await cutOff(true);
+    await pass(1);
+    expect(end()).toBe('unreachable');
+  });
+
+  test('waits for the network where there is none, and goes on', async () => {
+    const { end, pass } = await cutOff(false);
+    await pass(60);
+    expect(end()).toBe('');
+    vi.stubGlobal('navigator', { onLine: true });
+    world.unreachable = false;
+    await pass(0.1);
+    expect(end()).toBe('stop');
+  });
+
+  test('is not waited for by who stops it', async () => {
+    const { engine, end, pass } = await cutOff(false);
+    await pass(1);
+    engine.stop(1);
+    await pass(0.1);
+    expect(end()).toBe('cancelled');
+  });
 });
 
 /** Blocks on a backend whose device goes when `lose` is called, and that fail with `error` when they are run. */
