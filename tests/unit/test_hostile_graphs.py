@@ -37,7 +37,7 @@ def test_a_graph_reads_weights_beside_it_and_nowhere_else(tmp_path: Path, locati
     files = graph_at(folder / "g.onnx", location.format(tmp_path))
     ways = (
         lambda: load(files, session_options(1), "cpu"),
-        lambda: load_joined(files.graph.read_bytes(), folder, 1, "cpu"),  # as graphs made in memory are loaded
+        lambda: load_joined(files.graph.read_bytes(), {}, folder, 1, "cpu"),  # as graphs made in memory are loaded
     )
     for way in ways:
         if location == "w.bin":

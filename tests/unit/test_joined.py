@@ -10,6 +10,7 @@ import pytest
 
 from splitllm.bundle import BlockFiles, Bundle
 from splitllm.engines.onnx.joined import constant_name, join, name_in
+from splitllm.engines.onnx.packed import pack
 from splitllm.errors import BundleError
 
 
@@ -19,7 +20,7 @@ def blocks(bundle: Bundle) -> dict[int, BlockFiles]:
 
 
 def test_rows_join_at_each_block_and_leave_behind_the_last(blocks: dict[int, BlockFiles]) -> None:
-    graph = onnx.load_from_string(join(blocks)).graph
+    graph = onnx.load_from_string(join(blocks)[0]).graph
     inputs, outputs = ({value.name for value in values} for values in (graph.input, graph.output))
     own = {"joins", "runs", "seqlens_k", "past_key", "past_value"}
     shared = {"total_sequence_length", *map(constant_name, blocks[2].constants.values())}
@@ -43,3 +44,35 @@ def test_graphs_that_do_not_fit_are_refused(blocks: dict[int, BlockFiles], tmp_p
     for name in ("torn.onnx", "absent.onnx"):
         with pytest.raises(BundleError, match=rf"{name} cannot be read"):
             join(blocks | {3: replace(blocks[3], graph=tmp_path / name)})
+
+
+@pytest.mark.parametrize("variant", ["float32", "int4"])
+def test_products_of_the_same_states_are_one(bundle: Bundle, variant: str) -> None:
+    files = bundle.block(2, variant, server=True)
+    model = onnx.load(files.graph, load_external_data=False)
+    products = [node for node in model.graph.node if node.op_type.startswith("MatMul")]
+    before = {weight.name: weight for weight in model.graph.initializer}
+    arrays = pack(model, files.weights)
+    wide = [node for node in model.graph.node if node.op_type.startswith("MatMul")]
+    assert [len(products), len(wide)] == [7, 4]  # queries, keys, values; out; gate and up; down
+    dealt = [name for node in model.graph.node if node.op_type == "Split" for name in node.output]
+    assert sorted(dealt) == sorted(node.output[0] for node in products if node.input[1] not in kept(model))
+    for node in wide:
+        for name in node.input[1:]:
+            assert (name in arrays) != (name in before)
+    widths = [array.shape[{"float32": 1, "int4": 0}[variant]] for array in arrays.values()]
+    assert len(set(widths)) == 2  # all that one product holds is as wide as its outputs together
+
+
+def test_weights_that_lie_elsewhere_or_are_read_twice_stay(bundle: Bundle) -> None:
+    files = bundle.block(2, "float32", server=True)
+    assert pack(onnx.load(files.graph, load_external_data=False), None) == {}
+    assert pack(onnx.load(files.graph, load_external_data=False), files.weights.with_name("other.bin")) == {}
+    model = onnx.load(files.graph, load_external_data=False)
+    for node in [node for node in model.graph.node if node.op_type == "MatMul"]:
+        model.graph.node.add(op_type="Identity", input=[node.input[1]], output=[f"{node.input[1]}:again"])
+    assert pack(model, files.weights) == {}
+
+
+def kept(model: onnx.ModelProto) -> set[str]:
+    return {weight.name for weight in model.graph.initializer}

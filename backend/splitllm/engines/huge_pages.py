@@ -34,6 +34,8 @@ def collapse() -> int:
     except (OSError, ValueError):
         return 0  # not Linux, or built without huge pages
     libc, asked = ctypes.CDLL(None), 0
+    if trim := getattr(libc, "malloc_trim", None):  # glibc's
+        trim(0)  # what loading has left free goes back, rather than into huge pages
     for start, end in _own(maps):
         pages = -(-start // huge) * huge
         count = (end - pages) // huge

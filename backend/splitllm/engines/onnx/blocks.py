@@ -104,7 +104,7 @@ class OnnxBlocks:
                         constants[key] = self._resident(bundle.constant(*key))
                     named[constant_name(constant) if joined else name] = constants[key]
             session = (
-                load_joined(join(parts), bundle.folder, threads, device)
+                load_joined(*join(parts), bundle.folder, threads, device)
                 if joined
                 else load(parts[blocks.start], session_options(threads), device)
             )

@@ -1,4 +1,4 @@
-"""One graph that runs several blocks, where sessions may join at each of them. The one importer of onnx.
+"""One graph that runs several blocks, where sessions may join at each of them.
 
 A run of a session costs some 0.1 ms besides its work, and as much again to wake its threads: together up to a fifth of
 a step of one row (docs/decisions/blocks-joined.md).
@@ -7,13 +7,15 @@ a step of one row (docs/decisions/blocks-joined.md).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import onnx
+from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, compose, helper
 
 from ...bundle import BlockFiles
 from ...errors import BundleError
+from .packed import pack
 
 #: Input and output that lead from block to block.
 _IN: Final = "hidden_states"
@@ -34,8 +36,8 @@ def constant_name(name: str) -> str:
     return f"constant/{name}"
 
 
-def join(blocks: Mapping[int, BlockFiles]) -> bytes:
-    """A model that runs neighbouring blocks, given by their numbers, one after the other.
+def join(blocks: Mapping[int, BlockFiles]) -> tuple[bytes, dict[str, NDArray[Any]]]:
+    """A model that runs neighbouring blocks, given by their numbers, one after the other; and weights made for it.
 
     Inputs and outputs are those of the blocks, under `name_in`, but for these: rows [N, T, hidden_size] that join at a
     block come in as its `joins` and are put behind those that the block before it has run; either may be of 0 rows. A
@@ -43,7 +45,7 @@ def join(blocks: Mapping[int, BlockFiles]) -> bytes:
     cannot run on none. `total_sequence_length` and constants (under `constant_name`) are there once.
     Only the last block has `hidden_states_out`.
 
-    Weights stay in the blocks' own files; the runtime must look for them in the bundle's folder.
+    The other weights stay in the blocks' own files; the runtime must look for them in the bundle's folder.
 
     Raises:
         BundleError: a graph cannot be read or put behind another.
@@ -52,12 +54,14 @@ def join(blocks: Mapping[int, BlockFiles]) -> bytes:
     weights: list[TensorProto] = []
     inputs: dict[str, ValueInfoProto] = {}
     outputs: list[ValueInfoProto] = []
+    packed: dict[str, NDArray[Any]] = {}
     before: str | None = None
     model: ModelProto | None = None
     for block, files in sorted(blocks.items()):
         previous, model = model, _read(files)
         if previous and _opsets(previous) != _opsets(model):
             raise BundleError(f"{files.graph.name} has other opsets than the block before it; export the bundle again")
+        packed |= {name_in(block, name): array for name, array in pack(model, files.weights).items()}
         names = {value.name: name_in(block, value.name) for value in model.graph.input}
         names |= {name: constant_name(constant) for name, constant in files.constants.items()} | {_SHARED: _SHARED}
         for value in model.graph.input:
@@ -78,8 +82,7 @@ def join(blocks: Mapping[int, BlockFiles]) -> bytes:
         raise ValueError("no blocks to join")
     graph = helper.make_graph(nodes, "blocks", list(inputs.values()), outputs, initializer=weights)
     whole = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
-    data: bytes = whole.SerializeToString()
-    return data
+    return whole.SerializeToString(), packed
 
 
 def _where(runs: str, model: ModelProto, names: Mapping[str, str], block: int) -> NodeProto:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,14 +48,18 @@ def load(files: BlockFiles | HeadFiles, options: ort.SessionOptions, device: str
     return _session(str(files.graph), files.graph.name, options, device)
 
 
-def load_joined(model: bytes, folder: Path, threads: int, device: str) -> ort.InferenceSession:
-    """A session of a model whose weights lie in files of `folder`, on `device`, which must have been resolved.
+def load_joined(
+    model: bytes, arrays: Mapping[str, NDArray[Any]], folder: Path, threads: int, device: str
+) -> ort.InferenceSession:
+    """A session of a model whose weights are `arrays` or lie in files of `folder`. `device` must have been resolved.
 
     Raises:
         BundleError: the runtime cannot load the model.
     """
     options = session_options(threads, spinning=True)
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+    # The runtime packs them for its kernels and lets go of them with these options.
+    options.add_external_initializers(list(arrays), [ort.OrtValue.ortvalue_from_numpy(a) for a in arrays.values()])
     return _session(model, "the joined blocks", options, device)
 
 
