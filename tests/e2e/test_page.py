@@ -34,10 +34,10 @@ def test_chat_starts_at_once_and_blocks_move_in_by_themselves(page: Page) -> Non
 
 
 def test_question_and_answer_stand_in_the_log_with_their_figures(open_page: OpenPage) -> None:
-    chat = open_page(split=0)
-    chat.ask(QUESTION)
+    chat, question = open_page(split=0), "Tell me a story."  # long enough to have a pace
+    chat.ask(question)
     expect(chat.articles("You")).to_have_count(1)
-    expect(chat.articles("You").first).to_have_text(QUESTION)
+    expect(chat.articles("You").first).to_have_text(question)
     figures = chat.articles("Assistant").first
     expect(figures).to_contain_text("TTFT")
     expect(figures).to_contain_text("tokens/s")

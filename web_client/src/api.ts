@@ -108,7 +108,7 @@ export interface AnswerStats {
   readonly tokens: number;
   /** Milliseconds from the question to the first token, as seen here. */
   readonly ttftMs: number | null;
-  /** Milliseconds per token after the first, as seen here. */
+  /** Milliseconds per token after the first, as seen here; null of fewer than two, and where all were read at once. */
   readonly tpotMs: number | null;
   readonly serverBlocksRun: number;
   readonly serverBlocksSaved: number;

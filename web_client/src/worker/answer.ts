@@ -9,6 +9,8 @@ export type Ask = Extract<Command, { type: 'ask' }>;
 /** Of the protocol: a `turn` with more would be refused whole. */
 const MOST_STOPS = 8;
 const LONGEST_STOP = 200;
+/** Tokens that came within less were read together, after a thread or a network that was busy: that says nothing of their pace. */
+const SHORTEST_PACE_MS = 10;
 
 export class Answer {
   /** Ids of what the answer begins with; they stand in the prompt. */
@@ -91,10 +93,11 @@ export class Answer {
 
   get stats(): AnswerStats {
     const tokens = this.ids.length;
+    const pace = this.firstAt === null ? 0 : this.lastAt - this.firstAt;
     return {
       tokens,
       ttftMs: this.firstAt === null ? null : this.firstAt - this.asked,
-      tpotMs: this.firstAt === null || tokens < 2 ? null : (this.lastAt - this.firstAt) / (tokens - 1),
+      tpotMs: tokens < 2 || pace < SHORTEST_PACE_MS ? null : pace / (tokens - 1),
       serverBlocksRun: this.blocksRun,
       serverBlocksSaved: this.blocksSaved,
       serverMsRun: this.msRun,
