@@ -46,6 +46,29 @@ def test_graphs_that_do_not_fit_are_refused(blocks: dict[int, BlockFiles], tmp_p
             join(blocks | {3: replace(blocks[3], graph=tmp_path / name)})
 
 
+@pytest.mark.parametrize(
+    ("place", "value"), [("offset", "999999999"), ("offset", "x"), ("offset", "-8"), ("length", "8"), ("length", "x")]
+)
+def test_weights_that_do_not_lie_where_a_graph_says_are_a_damaged_bundle(
+    blocks: dict[int, BlockFiles], tmp_path: Path, place: str, value: str
+) -> None:
+    model = onnx.load(blocks[3].graph, load_external_data=False)
+    for weight in model.graph.initializer:
+        next(entry for entry in weight.external_data if entry.key == place).value = value
+    with pytest.raises(BundleError, match=r"other\.onnx cannot be read"):
+        join(blocks | {3: changed(blocks[3], model, tmp_path)})
+
+
+@pytest.mark.parametrize("values", ["input", "output"])
+def test_a_graph_with_other_inputs_or_outputs_than_a_block_s_is_a_damaged_bundle(
+    blocks: dict[int, BlockFiles], tmp_path: Path, values: str
+) -> None:
+    model = onnx.load(blocks[3].graph, load_external_data=False)
+    getattr(model.graph, values).add(name="another")
+    with pytest.raises(BundleError, match=r"other\.onnx has other inputs or outputs than a block"):
+        join(blocks | {3: changed(blocks[3], model, tmp_path)})
+
+
 @pytest.mark.parametrize("variant", ["float32", "int4"])
 def test_products_of_the_same_states_are_one(bundle: Bundle, variant: str) -> None:
     files = bundle.block(2, variant, server=True)
@@ -72,6 +95,34 @@ def test_weights_that_lie_elsewhere_or_are_read_twice_stay(bundle: Bundle) -> No
     for node in [node for node in model.graph.node if node.op_type == "MatMul"]:
         model.graph.node.add(op_type="Identity", input=[node.input[1]], output=[f"{node.input[1]}:again"])
     assert pack(model, files.weights) == {}
+
+
+def test_products_with_a_matrix_for_each_of_many_stay(bundle: Bundle) -> None:
+    """As those of experts are: their second axis is no width."""
+    files = bundle.block(2, "float32", server=True)
+    model = onnx.load(files.graph, load_external_data=False)
+    for weight in model.graph.initializer:
+        if len(weight.dims) == 2:
+            weight.dims[:] = [2, weight.dims[0] // 2, weight.dims[1]]
+    assert pack(model, files.weights) == {}
+
+
+def test_weights_that_a_branch_reads_stay(bundle: Bundle) -> None:
+    files = bundle.block(2, "float32", server=True)
+    model = onnx.load(files.graph, load_external_data=False)
+    alone = next(node.input[1] for node in model.graph.node if node.op_type == "MatMul" and "down" in node.input[1])
+    inside = [onnx.helper.make_node("Identity", [alone], ["inside"])]
+    branch = onnx.helper.make_graph(inside, "branch", [], [onnx.helper.make_empty_tensor_value_info("inside")])
+    for node in [node for node in model.graph.node if alone in node.input]:
+        node.CopyFrom(onnx.helper.make_node("If", ["c"], [node.output[0]], then_branch=branch, else_branch=branch))
+    assert pack(model, files.weights)
+    assert alone in kept(model)
+
+
+def changed(files: BlockFiles, model: onnx.ModelProto, folder: Path) -> BlockFiles:
+    """The block's files with another graph, `other.onnx`."""
+    (folder / "other.onnx").write_bytes(model.SerializeToString())
+    return replace(files, graph=folder / "other.onnx")
 
 
 def kept(model: onnx.ModelProto) -> set[str]:

@@ -13,7 +13,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, compose, helper
 
-from ...bundle import BlockFiles
+from ...bundle import BLOCK_INPUTS, BLOCK_OUTPUTS, BlockFiles
 from ...errors import BundleError
 from .packed import pack
 
@@ -58,10 +58,10 @@ def join(blocks: Mapping[int, BlockFiles]) -> tuple[bytes, dict[str, NDArray[Any
     before: str | None = None
     model: ModelProto | None = None
     for block, files in sorted(blocks.items()):
-        previous, model = model, _read(files)
+        previous, (model, made) = model, _read(files)
         if previous and _opsets(previous) != _opsets(model):
             raise BundleError(f"{files.graph.name} has other opsets than the block before it; export the bundle again")
-        packed |= {name_in(block, name): array for name, array in pack(model, files.weights).items()}
+        packed |= {name_in(block, name): array for name, array in made.items()}
         names = {value.name: name_in(block, value.name) for value in model.graph.input}
         names |= {name: constant_name(constant) for name, constant in files.constants.items()} | {_SHARED: _SHARED}
         for value in model.graph.input:
@@ -126,8 +126,14 @@ def _opsets(model: ModelProto) -> dict[str, int]:
     return {opset.domain: opset.version for opset in model.opset_import}
 
 
-def _read(files: BlockFiles) -> ModelProto:
+def _read(files: BlockFiles) -> tuple[ModelProto, dict[str, NDArray[Any]]]:
+    """A block's model, and the weights that its wider products have."""
     try:
-        return onnx.load(files.graph, load_external_data=False)
-    except Exception as error:  # protobuf raises its own class, which is no OSError or ValueError
+        model = onnx.load(files.graph, load_external_data=False)
+        packed = pack(model, files.weights)
+    except Exception as error:  # protobuf raises its own class, and numbers in a damaged graph may be any
         raise BundleError(f"{files.graph.name} cannot be read ({error}); export the bundle again") from None
+    names = [{value.name for value in values} for values in (model.graph.input, model.graph.output)]
+    if names != [{*BLOCK_INPUTS, *files.constants}, {*BLOCK_OUTPUTS}]:
+        raise BundleError(f"{files.graph.name} has other inputs or outputs than a block; export the bundle again")
+    return model, packed

@@ -6,6 +6,7 @@ Each product of a step shares its work out to threads and waits for them, and in
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-#: By number of inputs: along which axis the weights of products stand side by side. Both are as the exporter writes
-#: them: `MatMul` with [K, N], `MatMulNBits` with [N, K / 32, 16] and scales [N, K / 32].
-_SIDE_BY_SIDE: Final = {("MatMul", 2): 1, ("MatMulNBits", 3): 0}
+#: By the axes that the weights of products have: along which of them they stand side by side. Both are as the exporter
+#: writes them: `MatMul` with [K, N], `MatMulNBits` with [N, K / 32, 16] and scales [N, K / 32].
+_SIDE_BY_SIDE: Final = {("MatMul", 2): 1, ("MatMulNBits", 3, 2): 0}
 _WIDTH: Final = "N"  # attribute of MatMulNBits
 
 
@@ -29,25 +30,30 @@ def pack(model: ModelProto, weights: Path | None) -> dict[str, NDArray[Any]]:
 
     Returns:
         The new weights by their names in the model, for the runtime to be handed: there they are external data.
+
+    Raises:
+        ValueError, OSError: weights do not lie in the file as the graph says.
     """
     graph = model.graph
     held = {weight.name: weight for weight in graph.initializer}
     readers = Counter(name for node in graph.node for name in node.input)
     alike: dict[tuple[Any, ...], list[NodeProto]] = defaultdict(list)
     for node in graph.node:
-        if (node.op_type, len(node.input)) in _SIDE_BY_SIDE and all(
-            readers[name] == 1 and name in held and _lies_in(held[name], weights) for name in node.input[1:]
+        if (
+            all(readers[name] == 1 and name in held and _lies_in(held[name], weights) for name in node.input[1:])
+            and _axes(node, held) in _SIDE_BY_SIDE
         ):
             alike[_kind(node, held)].append(node)
     arrays: dict[str, NDArray[Any]] = {}
     replaced: dict[str, list[NodeProto]] = {}
+    gone: set[str] = set()
     for products in alike.values():
         if len(products) > 1 and weights is not None:
+            gone.update(name for product in products for name in product.input[1:])
             replaced |= {product.output[0]: [] for product in products}
             replaced[products[0].output[0]] = _together(products, held, weights, arrays)
     nodes = [new for node in graph.node for new in replaced.get(node.output[0], [node])]
-    read = {name for node in nodes for name in node.input}
-    kept = [weight for weight in graph.initializer if weight.name in read]
+    kept = [weight for weight in graph.initializer if weight.name not in gone]
     graph.CopyFrom(
         helper.make_graph(
             nodes, graph.name, graph.input, graph.output, [*kept, *(_handed(name, arrays[name]) for name in arrays)]
@@ -56,9 +62,13 @@ def pack(model: ModelProto, weights: Path | None) -> dict[str, NDArray[Any]]:
     return arrays
 
 
+def _axes(node: NodeProto, held: Mapping[str, TensorProto]) -> tuple[str | int, ...]:
+    return node.op_type, *(len(held[name].dims) for name in node.input[1:])
+
+
 def _kind(node: NodeProto, held: Mapping[str, TensorProto]) -> tuple[Any, ...]:
     """What products must have in common."""
-    axis = _SIDE_BY_SIDE[node.op_type, len(node.input)]
+    axis = _SIDE_BY_SIDE[_axes(node, held)]
     attributes = sorted(a.SerializeToString() for a in node.attribute if a.name != _WIDTH)
     tensors = [held[name] for name in node.input[1:]]
     shapes = [(t.data_type, *(size for at, size in enumerate(t.dims) if at != axis)) for t in tensors]
@@ -70,7 +80,7 @@ def _together(
 ) -> list[NodeProto]:
     """One product of all columns, and a node that deals them out. Adds the new weights to `arrays`."""
     first = products[0]
-    axis = _SIDE_BY_SIDE[first.op_type, len(first.input)]
+    axis = _SIDE_BY_SIDE[_axes(first, held)]
     widths = [held[product.input[1]].dims[axis] for product in products]
     wide = NodeProto()
     wide.CopyFrom(first)
@@ -100,8 +110,11 @@ def _lies_in(weight: TensorProto, weights: Path | None) -> bool:
 
 def _read(weight: TensorProto, weights: Path) -> NDArray[Any]:
     dtype = helper.tensor_dtype_to_np_dtype(weight.data_type)
-    shape = tuple(weight.dims)
-    values: NDArray[Any] = np.fromfile(weights, dtype, int(np.prod(shape)), offset=int(_place(weight).get("offset", 0)))
+    place, shape = _place(weight), tuple(weight.dims)
+    count = math.prod(shape)
+    if int(place.get("length", count * dtype.itemsize)) != count * dtype.itemsize:
+        raise ValueError(f"{weight.name} of {shape} has {place['length']} bytes")
+    values: NDArray[Any] = np.fromfile(weights, dtype, count, offset=int(place.get("offset", 0)))
     return values.reshape(shape)
 
 
