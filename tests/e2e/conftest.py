@@ -131,4 +131,4 @@ def screen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     """Looks at a state of the page in all views; `make pictures` renews the pictures of docs/screens.md."""
     if not request.config.getoption("--update-pictures"):
         return Screens(tmp_path_factory.mktemp("pictures"))
-    return Screens(ROOT / "docs" / "images")
+    return Screens(ROOT / "docs" / "images", to_keep=True)
