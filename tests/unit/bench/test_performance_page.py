@@ -19,6 +19,7 @@ BROWSER: dict[str, Any] = json.loads((ROOT / "bench/results/browser.json").read_
 BROWSER_PAGE: dict[str, Any] = json.loads((ROOT / "bench/results/page.json").read_text("utf-8"))
 SESSIONS: dict[str, Any] = json.loads((ROOT / "bench/results/sessions.json").read_text("utf-8"))
 SOAK: dict[str, Any] = json.loads((ROOT / "bench/results/soak.json").read_text("utf-8"))
+FLOOD: dict[str, Any] = json.loads((ROOT / "bench/results/flood.json").read_text("utf-8"))
 ENGINE: dict[str, Any] = json.loads((ROOT / "bench/results/engine.json").read_text("utf-8"))
 
 
@@ -67,6 +68,14 @@ def crowd_rows() -> list[str]:
     ]
 
 
+def flood_rows() -> list[str]:
+    return [
+        f"| `{name}` | {flood['tpot_ratio']:.2f} | {flood['p99_ratio']:.2f} | {flood['messages_per_s']:.0f} "
+        f"| ≤ 2, {'met' if flood['tpot_ratio'] <= 2 else '**missed**'} |"
+        for name, flood in FLOOD["floods"].items()
+    ]
+
+
 @pytest.mark.parametrize("row", PEERS["table"], ids=lambda row: row["what"])
 def test_the_page_quotes_each_peer(row: dict[str, Any]) -> None:
     assert peer_row(row) in PAGE
@@ -80,6 +89,10 @@ def test_the_page_quotes_the_engine(row: str) -> None:
 @pytest.mark.parametrize("row", crowd_rows())
 def test_the_page_quotes_what_a_crowd_costs(row: str) -> None:
     assert row in PAGE
+
+
+def test_the_page_quotes_what_a_flood_costs() -> None:
+    assert "\n".join(flood_rows()) in PAGE
 
 
 def test_the_page_quotes_the_soak() -> None:
@@ -105,6 +118,8 @@ def test_the_runs_are_what_the_page_says() -> None:
     assert (PEERS["threads"], PEERS["rounds"], PEERS["context"], PEERS["failed"]) == (2, 7, 128, {})
     assert (ENGINE["variant"], ENGINE["rounds"]) == ("float32", 5)
     assert (SESSIONS["steady"]["people"], SESSIONS["steady"]["seconds"]) == (300, 600)
+    assert (FLOOD["setup"]["sessions"], FLOOD["setup"]["floods"]) == (4, 4)
+    assert {len(flood["rounds"]) for flood in FLOOD["floods"].values()} == {3}
     assert (SOAK["seconds"] >= 600, SOAK["failure"]) == (True, None)
 
 
