@@ -33,7 +33,8 @@ def _steady(part: dict[str, Any], path: Path) -> Path:
     samples, windows = part["samples"], part["windows"]
     at = [sample["at_s"] / 60 for sample in samples]
     memory.plot(at, [sample["rss_bytes"] / 2**20 for sample in samples], color=BLUE, label="server's memory (RSS)")
-    memory.plot(at, [sample["kv_bytes"] / 2**20 for sample in samples], color=GREY, label="of it keys and values")
+    if all("kv_bytes" in sample for sample in samples):  # results of before have none
+        memory.plot(at, [sample["kv_bytes"] / 2**20 for sample in samples], color=GREY, label="of it keys and values")
     memory.set_ylabel("MiB")
     held.plot(at, [sample["sockets"] for sample in samples], color=GREY, linestyle="--", label="sockets")
     held.plot(at, [sample["slots"] for sample in samples], color=GREEN, label="rows for keys and values in use")
