@@ -95,6 +95,10 @@ def test_a_port_in_use(bundle: Bundle, told: Callable[..., str]) -> None:
         (("--allowed-origin", "example.org"), "https://chat.example.org"),
         (("--allowed-origin", "https://example.org/"), "https://chat.example.org"),
         (("--allowed-origin", "*"), "https://chat.example.org"),
+        (("--allowed-origin", "https://Chat.example.org"), "https://chat.example.org"),
+        (("--allowed-origin", "https://münchen.example"), "https://chat.example.org"),
+        (("--allowed-origin", "https://example.org:443"), "https://chat.example.org"),
+        (("--allowed-origin", "http://example.org:80"), "https://chat.example.org"),
         (("--threads", "5000"), "from 1 to 256"),
     ],
 )

@@ -38,7 +38,7 @@ Example: splitllm serve ./bundle --port 8000 --sla-tpot-ms 100
 """
 #: Characters of a model's name (PROTOCOL.md, section 1).
 _LONGEST_NAME = 200
-#: Each block has a pool of them.
+#: Each session of the runtime has a pool of them: up to one a block.
 _MOST_THREADS = 256
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
@@ -215,10 +215,11 @@ def model_source(argument: Path) -> ModelSource:
 
 def origin(text: str) -> str:
     """What browsers send as `Origin` (RFC 6454, section 7)."""
-    if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\s/?#@*]+", text):
+    usual_port = re.fullmatch(r"http://.*:80|https://.*:443", text)
+    if usual_port or not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\s/?#@*A-Z\x80-\U0010ffff]+", text):
         raise argparse.ArgumentTypeError(
             f"{text!r} is not an origin; write scheme, host and, if it is not the usual one, port, in small letters "
-            "with nothing behind them, such as https://chat.example.org"
+            "with nothing behind them, such as https://chat.example.org (xn--… for a name beyond ASCII)"
         )
     return text
 
