@@ -8,11 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from splitllm.bundle import Bundle
 from splitllm.resources import demo_bundle
 from tests import oracle
 from tests.support import ServerProcess, running_server
+
+# How long an example takes depends on the machine, and on what else runs there.
+settings.register_profile("untimed", parent=settings(), deadline=None)
+settings.load_profile("untimed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -95,7 +95,7 @@ async def test_where_the_line_is_full_who_comes_for_a_new_session_is_refused_in_
         await until(lambda: len(server.queue) == 2)
         with pytest.raises(RemoteError) as refusal:
             await open_session(url, bundle, 0)
-        assert refusal.value.retry_after_s <= 2.0, "it goes by how long others had to wait"
+        assert refusal.value.retry_after_s < 50.0, "it goes by how long others had to wait"
         first.socket.transport.abort()
         second.socket.transport.abort()
         await (await third).close()
