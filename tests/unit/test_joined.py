@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
 from splitllm.bundle import BlockFiles, Bundle
+from splitllm.engines.onnx import OnnxBlocks
 from splitllm.engines.onnx.joined import constant_name, join, name_in
 from splitllm.engines.onnx.packed import pack
 from splitllm.errors import BundleError
+from splitllm.types import Span
 
 
 @pytest.fixture
@@ -117,6 +120,28 @@ def test_weights_that_a_branch_reads_stay(bundle: Bundle) -> None:
         node.CopyFrom(onnx.helper.make_node("If", ["c"], [node.output[0]], then_branch=branch, else_branch=branch))
     assert pack(model, files.weights)
     assert alone in kept(model)
+
+
+@pytest.mark.parametrize("variant", ["float32", "int4"])
+def test_the_runtime_reads_nothing_any_more_of_the_weights_it_was_handed(
+    bundle: Bundle, variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are gone once it is loaded."""
+    handed: list[np.ndarray] = []
+
+    def watched(parts: dict[int, BlockFiles]) -> tuple[bytes, dict[str, np.ndarray]]:
+        model, arrays = join(parts)
+        handed.extend(arrays.values())
+        return model, arrays
+
+    monkeypatch.setattr("splitllm.engines.onnx.blocks.join", watched)
+    blocks = OnnxBlocks(bundle, Span(0, 2), variant=variant, capacity=8, threads=1, server=True, joined=True)
+    hidden = np.random.default_rng(1).standard_normal((3, bundle.spec.hidden_size)).astype(np.float32)
+    before = blocks.forward(hidden, 0)
+    assert handed
+    for array in handed:
+        array[...] = 0
+    assert np.array_equal(blocks.forward(hidden, 0), before)
 
 
 def changed(files: BlockFiles, model: onnx.ModelProto, folder: Path) -> BlockFiles:
