@@ -225,11 +225,11 @@ def _for_servers(bundle: Bundle, blocks: str, head: str, **heads: str) -> Bundle
 
 
 def test_a_server_runs_what_the_manifest_says_and_what_its_operator_says(bundle: Bundle) -> None:
-    assert choose(bundle, "cpu") == Choice("cpu", "float32", "float32")
-    assert choose(bundle, "cpu", "int4") == Choice("cpu", "int4", "float32")
+    assert choose(bundle, "cpu") == Choice("cpu", "float32", "float32", joined=True)
+    assert choose(bundle, "cpu", "int4") == Choice("cpu", "int4", "float32", joined=True)
     int4 = _for_servers(bundle, "int4", "int8", int8="float32")
-    assert choose(int4, "cpu") == Choice("cpu", "int4", "int8")
-    assert choose(int4, "cpu", "float32") == Choice("cpu", "float32", "float32")
+    assert choose(int4, "cpu") == Choice("cpu", "int4", "int8", joined=True)
+    assert choose(int4, "cpu", "float32") == Choice("cpu", "float32", "float32", joined=True)
     with pytest.raises(BundleError, match="no variant 'int8'; there is: float32, int4"):
         choose(bundle, "cpu", "int8")
     with pytest.raises(BundleError, match="int4 blocks have float32; give --variant float16, or --device cpu"):
@@ -242,7 +242,7 @@ def test_a_cpu_runs_float16_only_where_it_is_asked_to_and_says_what_that_costs(b
     assert (found.blocks, found.head) == ("float32", "float32")
     assert "--variant float16" in found.note
     found = choose(card, "cpu", "float16")
-    assert (found.blocks, found.head) == ("float16", "float16")
+    assert (found.blocks, found.head, found.joined) == ("float16", "float16", False)
     assert "slower" in found.note
     with pytest.raises(BundleError, match="no head for float16 blocks; export it with `--server-dtype float16`"):
         choose(_for_servers(bundle, "float32", "float32"), "cpu", "float16")

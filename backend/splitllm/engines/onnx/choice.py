@@ -15,11 +15,17 @@ _HEADS: Final = {"int8": "int8", "int4": "int8"}
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """`device` is `cpu` or `cuda`; `note` tells an operator what is not as they may expect, or is empty."""
+    """`device` is `cpu` or `cuda`; `note` tells an operator what is not as they may expect, or is empty.
+
+    joined: whether blocks run in groups (joined.py). Not on a card, where that has never run and where the computer
+    would have to tell it for each block whether it runs; and not in float16, which the CPU turns into float32: within a
+    joined graph at each step, for blocks by themselves when they are loaded.
+    """
 
     device: str
     blocks: str
     head: str
+    joined: bool
     note: str = ""
 
 
@@ -59,7 +65,8 @@ def choose(bundle: Bundle, device: str = "auto", variant: str | None = None, hea
         blocks = wanted
         if activations == "float16":
             note = f"the CPU computes {blocks} in float32, up to three times slower than float32 blocks"
-    return Choice(device, blocks, head or _head(bundle, blocks), note)
+    joined = device == "cpu" and bundle.block(0, blocks).activations == "float32"
+    return Choice(device, blocks, head or _head(bundle, blocks), joined, note)
 
 
 def _runnable(bundle: Bundle, activations: str) -> tuple[str, ...]:

@@ -45,9 +45,8 @@ class OnnxEngine(Engine):
     ) -> None:
         """Load the bundle's blocks and head on a device: `auto`, `cpu` or `cuda`.
 
-        Variants are those that `choose` finds unless given; `memory` is by default the device's. Blocks are `joined` in
-        groups by default on the CPU: on a card that has never run, and the computer would have to tell it for each
-        block whether it runs.
+        Variants, and whether blocks are `joined` in groups, are what `choose` finds unless given; `memory` is by
+        default the device's.
 
         Raises:
             BundleError: a part cannot be loaded, or the bundle lacks the variant.
@@ -68,7 +67,7 @@ class OnnxEngine(Engine):
             device=self.device,
             memory=memory,
             server=True,
-            joined=self.device == "cpu" if joined is None else joined,
+            joined=self.choice.joined if joined is None else joined,
         )
         self._memory = self._blocks.memory
         self._lane = self._blocks.lane(rows, sequences=rows)
