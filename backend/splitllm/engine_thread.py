@@ -23,7 +23,17 @@ class Computing(Protocol):
     fault: BaseException | None
 
     def tick(self) -> float | None:
-        """One tick, if there is work: 0; else for how many seconds to wait for more, None: as long as it takes."""
+        """One tick, if there is work: 0; else for how many seconds to wait for more, None: as long as it takes.
+
+        What it has to tell may wait until `tell` or its next tick.
+        """
+
+    def tell(self) -> None:
+        """Tell the event loop what came of commands and ticks.
+
+        Raises:
+            RuntimeError: there is no loop any more; nobody would hear of what is computed.
+        """
 
     def finish(self) -> None:
         """Clear up; no tick follows."""
@@ -73,12 +83,16 @@ class EngineThread:
             patience_s = self._tick()
         for model in self._models:
             _attempt(model, model.finish)
+            _attempt(model, model.tell)
 
     def _take_commands(self, patience_s: float | None) -> bool:
         """Carry out what the loop has asked for by now; wait for something for `patience_s`, None: until it comes.
 
         What is asked for meanwhile comes after the next tick, so that no flood of commands holds it up. False: stop.
         """
+        if patience_s != 0:
+            for model in self._models:
+                _attempt(model, model.tell)
         with contextlib.suppress(queue.Empty):
             for number in range(max(self._commands.qsize(), 1)):
                 asked = self._commands.get(timeout=0 if number else patience_s)
@@ -96,6 +110,8 @@ class EngineThread:
             wait_s = _attempt(model, model.tick)
             if wait_s == 0:
                 self._last = index
+                if len(self._models) > 1:  # another one's tick may come first
+                    _attempt(model, model.tell)
                 return 0.0
             if wait_s is not None:
                 waits.append(wait_s)

@@ -341,6 +341,41 @@ async def test_who_watches_hears_of_each_tick_before_its_events() -> None:
     assert all(0 <= tick.engine_s <= tick.total_s for tick in ticks)
 
 
+class ListeningEngine(FakeEngine):
+    """Computes no batch before the loop has heard the token of the one before."""
+
+    def __init__(self, spec: ModelSpec, rows: int, capacity: int) -> None:
+        super().__init__(spec, rows, capacity)
+        self.drawn = 0
+        self.heard = threading.Semaphore(0)
+
+    def run(self, batch: Batch) -> Float32Array:
+        if self.drawn and not self.heard.acquire(timeout=PATIENCE_S):
+            raise TimeoutError("the loop was not told before the engine began to compute")
+        self.drawn += sum(work.wants_logits for work in batch.works)
+        return super().run(batch)
+
+
+async def test_what_came_of_a_tick_is_told_before_the_next_one_computes() -> None:
+    """It waits for that moment, since the thread needs Python until then; never for the end of a computation."""
+    engine = ListeningEngine(SPEC, rows=2, capacity=4096)
+    runner = Runner(engine)
+    runner.start()
+    inbox = Inbox()
+
+    def hear(event: Event) -> None:
+        inbox(event)
+        engine.heard.release()
+
+    runner.open("a", 0, hear)
+    runner.begin("a", 1, start=0, prompt_end=3, generation=generation(8))
+    runner.feed("a", 1, 0, PROMPT)
+    tokens, _ = await inbox.answer()
+    assert len(tokens) == 8
+    assert engine.drawn == 8
+    await runner.stop()
+
+
 async def test_the_benchmark_of_the_loop_begins_anew_when_rows_are_full() -> None:
     engine = FakeEngine(SPEC, rows=4, capacity=9)  # a prompt and one token; two tokens of each are waited for
     result = await measure_gaps(engine, sessions=3, seconds=0.02)
