@@ -177,8 +177,8 @@ class Runner:
         self._carry_out(seating)
         if not sessions:
             return None
-        # The last tick's events are the loop's work while the engine computes, outside Python. Told any sooner, it would
-        # hold the interpreter while this thread needs it to get there: 4 ms of 80 with 32 sessions.
+        # The last tick's events are the loop's work while the engine computes outside of Python. Told any sooner, it
+        # would hold the interpreter while this thread needs it to get there: 4 ms of 80 with 32 sessions.
         self.tell()
         run_begun = time.perf_counter()
         logits = self.engine.run(batch)

@@ -120,4 +120,4 @@ def test_wrong_use_is_said_in_a_line(capsys: pytest.CaptureFixture[str]) -> None
     assert "--rate: '0' is not a number above 0" in capsys.readouterr().err
     assert main(["bench", "load", "nowhere", "--policies", "best"]) == 2
     assert "all-server" in capsys.readouterr().err
-    assert main(["bench", "load", "nowhere"]) == 3
+    assert main(["bench", "load", "nowhere"]) == 2

@@ -19,6 +19,7 @@ from ..errors import MachineError, SplitLLMError, UsageError, unread
 from ..types import SamplingParams
 from .argument_types import count, number, share, share_above_0, whole
 from .help_text import HelpFormatter
+from .terminal import printable
 from .trusted_keys import add_trusted_key, trusted_keys
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ async def _chat(args: argparse.Namespace, server: str, conversation_class: type[
             except SplitLLMError as error:
                 if args.prompt or error.exit_code == 1:
                     raise
-                print(f"splitllm: {error.message}", file=sys.stderr)  # typed: the person may shorten it
+                print(f"splitllm: {printable(error.message)}", file=sys.stderr)  # typed: the person may shorten it
     finally:
         await conversation.close()
     return 0
@@ -235,7 +236,7 @@ async def _typed(mark: str) -> str | None:
 def _show(item: str | Answer, *, as_json: bool) -> None:
     if isinstance(item, str):
         if not as_json:
-            print(item, end="", flush=True)
+            print(printable(item), end="", flush=True)
     elif as_json:
         print(json.dumps(item.to_json(), ensure_ascii=False), flush=True)
     else:
@@ -244,7 +245,7 @@ def _show(item: str | Answer, *, as_json: bool) -> None:
         first = f", first token after {item.ttft_ms:.0f} ms" if item.ttft_ms is not None else ""
         was = " then ".join(str(split) for split in item.splits)
         saved = _saved(item)
-        print(f"[{was} of {item.blocks} blocks here{first}{speed}{saved}] {item.reason}", file=sys.stderr)
+        print(f"[{was} of {item.blocks} blocks here{first}{speed}{saved}] {printable(item.reason)}", file=sys.stderr)
 
 
 def _saved(answer: Answer) -> str:

@@ -12,6 +12,7 @@ from .. import __version__
 from ..errors import SplitLLMError
 from . import bench, chat, demo, export, key, plan, serve, sign, verify
 from .help_text import HelpFormatter
+from .terminal import printable
 
 _EPILOG = """\
 Start here:
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = args.run(args)
         return code
     except SplitLLMError as error:
-        print(f"splitllm: {error.message}", file=sys.stderr)
+        print(f"splitllm: {printable(error.message)}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("splitllm: stopped", file=sys.stderr)
