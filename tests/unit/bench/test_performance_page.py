@@ -20,6 +20,7 @@ BROWSER_PAGE: dict[str, Any] = json.loads((ROOT / "bench/results/page.json").rea
 SESSIONS: dict[str, Any] = json.loads((ROOT / "bench/results/sessions.json").read_text("utf-8"))
 SOAK: dict[str, Any] = json.loads((ROOT / "bench/results/soak.json").read_text("utf-8"))
 FLOOD: dict[str, Any] = json.loads((ROOT / "bench/results/flood.json").read_text("utf-8"))
+JOINED: dict[str, Any] = json.loads((ROOT / "bench/results/joined_blocks.json").read_text("utf-8"))
 ENGINE: dict[str, Any] = json.loads((ROOT / "bench/results/engine.json").read_text("utf-8"))
 
 
@@ -44,6 +45,19 @@ def engine_rows() -> list[str]:
         + ("-" if target is None else f"≤ {target:g}, {'met' if value <= target else '**missed**'}")
         + " |"
         for what, value, target in rows
+    ]
+
+
+def joined_rows() -> list[str]:
+    cases = {(case["variant"], case["rows"]): case for case in JOINED["cases"]}
+    return [
+        f"| {rows} | "
+        + " | ".join(
+            f"{cases[variant, rows]['wall_ratio']:.2f} | {cases[variant, rows]['cpu_ratio']:.2f}"
+            for variant in ("float32", "int4")
+        )
+        + " |"
+        for rows in (1, 8, 32)
     ]
 
 
@@ -83,6 +97,11 @@ def test_the_page_quotes_each_peer(row: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("row", engine_rows())
 def test_the_page_quotes_the_engine(row: str) -> None:
+    assert row in PAGE
+
+
+@pytest.mark.parametrize("row", joined_rows())
+def test_the_page_quotes_what_joined_blocks_save(row: str) -> None:
     assert row in PAGE
 
 
