@@ -23,17 +23,7 @@ class Computing(Protocol):
     fault: BaseException | None
 
     def tick(self) -> float | None:
-        """One tick, if there is work: 0; else for how many seconds to wait for more, None: as long as it takes.
-
-        What it has to tell may wait until `tell` or its next tick.
-        """
-
-    def tell(self) -> None:
-        """Tell the event loop what came of commands and ticks.
-
-        Raises:
-            RuntimeError: there is no loop any more; nobody would hear of what is computed.
-        """
+        """One tick, if there is work: 0; else for how many seconds to wait for more, None: as long as it takes."""
 
     def finish(self) -> None:
         """Clear up; no tick follows."""
@@ -48,6 +38,8 @@ class EngineThread:
     def __init__(self) -> None:
         self._models: list[Computing] = []
         self._last = 0  # index of the model that ran the last tick
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._untold: list[Command] = []  # what the loop is to do, in order
         self._commands: queue.SimpleQueue[tuple[Computing, Command] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._main, name="splitllm-engine", daemon=True)
 
@@ -56,7 +48,8 @@ class EngineThread:
         self._models.append(model)
 
     def start(self) -> None:
-        """Begin, if that was not done yet."""
+        """Begin, if that was not done yet; call it on the event loop that is to hear of what is computed."""
+        self._loop = asyncio.get_running_loop()
         if not self._thread.ident:
             self._thread.start()
 
@@ -77,13 +70,41 @@ class EngineThread:
 
     # -- on the thread ------------------------------------------------------------------------------------------------
 
+    def later(self, command: Command) -> None:
+        """Have the loop do something once it is told: at the latest before this thread waits for commands.
+
+        Raises:
+            RuntimeError: there is no loop; nobody would hear of what is computed.
+        """
+        if self._loop is None:
+            raise RuntimeError("the thread was not started")
+        self._untold.append(command)
+
+    def tell(self) -> None:
+        """Tell the loop all that it is to do. To be called when what follows leaves it the interpreter.
+
+        Raises:
+            RuntimeError: there is no loop any more.
+        """
+        if self._untold and self._loop is not None:
+            untold, self._untold = self._untold, []
+            self._loop.call_soon_threadsafe(_each_soon, self._loop, untold)
+
     def _main(self) -> None:
         patience_s: float | None = None
         while self._take_commands(patience_s):
             patience_s = self._tick()
         for model in self._models:
             _attempt(model, model.finish)
-            _attempt(model, model.tell)
+        self._tell_or_fail()
+
+    def _tell_or_fail(self) -> None:
+        try:
+            self.tell()
+        except RuntimeError as error:  # nobody is left to hear any model
+            for model in self._models:
+                if model.fault is None:
+                    model.fail(error)
 
     def _take_commands(self, patience_s: float | None) -> bool:
         """Carry out what the loop has asked for by now; wait for something for `patience_s`, None: until it comes.
@@ -91,8 +112,7 @@ class EngineThread:
         What is asked for meanwhile comes after the next tick, so that no flood of commands holds it up. False: stop.
         """
         if patience_s != 0:
-            for model in self._models:
-                _attempt(model, model.tell)
+            self._tell_or_fail()
         with contextlib.suppress(queue.Empty):
             for number in range(max(self._commands.qsize(), 1)):
                 asked = self._commands.get(timeout=0 if number else patience_s)
@@ -110,12 +130,16 @@ class EngineThread:
             wait_s = _attempt(model, model.tick)
             if wait_s == 0:
                 self._last = index
-                if len(self._models) > 1:  # another one's tick may come first
-                    _attempt(model, model.tell)
                 return 0.0
             if wait_s is not None:
                 waits.append(wait_s)
         return min(waits, default=None)
+
+
+def _each_soon(loop: asyncio.AbstractEventLoop, commands: list[Command]) -> None:
+    """On the loop: what fails among them takes no other with it."""
+    for command in commands:
+        loop.call_soon(command)
 
 
 def _attempt(model: Computing, step: Callable[[], float | None]) -> float | None:

@@ -64,8 +64,6 @@ class Runner:
         self._scheduler = Scheduler(engine.rows, sla=sla)
         self._handlers: dict[str, EventHandler] = {}
         self._on_fault, self._on_tick = on_fault, on_tick
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._untold: list[Callable[[], None]] = []  # what the loop is to do, in order
         self._thread = thread or EngineThread()
         self._thread.add(self)
         self.fault: BaseException | None = None
@@ -74,7 +72,6 @@ class Runner:
 
     def start(self) -> None:
         """Start the thread, if another model has not; call it on the event loop that is to get the events."""
-        self._loop = asyncio.get_running_loop()
         self._thread.start()
 
     async def stop(self) -> None:
@@ -104,7 +101,7 @@ class Runner:
 
         def change() -> None:
             self._scheduler.resplit(session, split)
-            self._call(settle)
+            self._thread.later(settle)
 
         if self._ask(session, change):
             await changed
@@ -121,7 +118,7 @@ class Runner:
 
         def change() -> None:
             event = self._scheduler.resplit_turn(session, turn, split)
-            self._call(lambda: settle(event))
+            self._thread.later(lambda: settle(event))
 
         self._ask(session, change)
 
@@ -152,7 +149,7 @@ class Runner:
         def close() -> None:
             self._scheduler.close(session)
             if on_closed is not None:
-                self._call(on_closed)
+                self._thread.later(on_closed)
 
         self._ask(session, close)
         self._handlers.pop(session, None)
@@ -179,7 +176,7 @@ class Runner:
             return None
         # The last tick's events are the loop's work while the engine computes outside of Python. Told any sooner, it
         # would hold the interpreter while this thread needs it to get there: 4 ms of 80 with 32 sessions.
-        self.tell()
+        self._thread.tell()
         run_begun = time.perf_counter()
         logits = self.engine.run(batch)
         run_ended = time.perf_counter()
@@ -187,13 +184,6 @@ class Runner:
         self._report(Tick(batch, sessions, run_ended - run_begun, time.perf_counter() - begun))
         self._deliver(events)
         return 0.0
-
-    def tell(self) -> None:
-        """See Computing."""
-        if self._loop is not None and self._untold:
-            untold, self._untold = self._untold, []
-            call_soon = self._loop.call_soon
-            self._loop.call_soon_threadsafe(lambda: [call_soon(function) for function in untold])
 
     def finish(self) -> None:
         """See Computing: rows of sessions that closed last are overwritten too."""
@@ -207,13 +197,13 @@ class Runner:
         on_fault = self._on_fault
         if on_fault is not None:
             with contextlib.suppress(RuntimeError):  # nobody is left to hear it, which may be the fault
-                self._call(lambda: on_fault(error))
-                self.tell()
+                self._thread.later(lambda: on_fault(error))
+                self._thread.tell()
 
     def _report(self, tick: Tick) -> None:
         on_tick = self._on_tick
         if on_tick is not None:
-            self._call(lambda: on_tick(tick))
+            self._thread.later(lambda: on_tick(tick))
 
     def _carry_out(self, seating: Seating) -> None:
         if seating.moves:
@@ -223,17 +213,7 @@ class Runner:
 
     def _deliver(self, events: list[Event]) -> None:
         if events:
-            self._call(lambda: self._dispatch(events))
-
-    def _call(self, function: Callable[[], None]) -> None:
-        """Have the loop do something, once it is told.
-
-        Raises:
-            RuntimeError: there is none; nobody would hear of what is computed.
-        """
-        if self._loop is None:
-            raise RuntimeError("the runner was not started")
-        self._untold.append(function)
+            self._thread.later(lambda: self._dispatch(events))
 
     def _dispatch(self, events: list[Event]) -> None:
         for event in events:

@@ -91,9 +91,11 @@ class OnnxBlocks:
         threads = threads or os.cpu_count() or 1
         constants: dict[tuple[str, str], Tensor] = {}
         self._groups: list[_Group] = []
+        #: Blocks that run at once, in their order.
+        self.groups = groups_of(span) if joined else [Span(b, b + 1) for b in range(span.start, span.end)]
         #: Keys and values of each block.
         self.kv: list[tuple[KvRows, KvRows]] = []
-        for blocks in groups_of(span) if joined else [Span(b, b + 1) for b in range(span.start, span.end)]:
+        for blocks in self.groups:
             parts = {b: bundle.block(b, variant, server=server) for b in range(blocks.start, blocks.end)}
             named: dict[str, Tensor] = {}
             for files in parts.values():
@@ -113,11 +115,6 @@ class OnnxBlocks:
             for _ in parts:
                 self.kv.append((self.memory.kv_rows(shape, self.dtype), self.memory.kv_rows(shape, self.dtype)))
         self._prefill = self.lane(PREFILL_CHUNK, sequences=1)
-
-    @property
-    def groups(self) -> list[Span]:
-        """Blocks that run at once, in their order."""
-        return [group.blocks for group in self._groups]
 
     def _resident(self, array: NDArray[Any]) -> Tensor:
         tensor = self.memory.empty(array.shape, array.dtype)
